@@ -1,0 +1,135 @@
+"""What an adapter looks like: its sizes, where it reads, which text vector it was trained on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import torch
+
+TAPS = ("bottom0", "bottom1", "bottom2", "bottom3", "mid", "up0", "up1", "up2", "up3")
+"""Places in a diffusion UNet whose feature map can feed the adapter, in order of computation."""
+
+TEXT_SOURCES = ("eos_hidden", "pooled")
+"""Text vectors `y` an adapter can be trained on: the hidden state at the end-of-text token, before
+any projection (the paper's), or the text encoder's pooled output."""
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """Sizes and conventions of a :class:`~dpt_core.adapter.DiscriminativeAdapter`.
+
+    Only `in_channels` and `text_width` depend on the backbone; every default is the published
+    value.
+
+    Attributes:
+        in_channels: channels C of the tapped feature map.
+        text_width: width D of the text vector `y`.
+        tap: where the feature map is read, one of :data:`TAPS`.
+        text: which vector is `y`, one of :data:`TEXT_SOURCES`.
+        width: transformer width; a multiple of `heads` and of 4.
+        heads: attention heads.
+        feed_forward: width of the transformer's feed-forward layers.
+        encoder_layers, decoder_layers: depth of the transformer.
+        matching_queries: learned queries that give the alignment score.
+        grounding_queries: learned queries that give boxes.
+        classes: logits of a grounding query, the last one meaning "no object".
+        contrastive_width: width of the contrastive alignment space (training only).
+        phrase_width: width of the phrase encoder's hidden states (training only).
+        dropout: dropout probability while training, in [0, 1).
+    """
+
+    in_channels: int
+    text_width: int
+    tap: str = "up1"
+    text: str = "eos_hidden"
+    width: int = 256
+    heads: int = 8
+    feed_forward: int = 2048
+    encoder_layers: int = 1
+    decoder_layers: int = 1
+    matching_queries: int = 10
+    grounding_queries: int = 100
+    classes: int = 256
+    contrastive_width: int = 64
+    phrase_width: int = 768
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.tap not in TAPS:
+            raise ValueError(f"tap must be one of {', '.join(TAPS)}; got {self.tap!r}")
+        if self.text not in TEXT_SOURCES:
+            raise ValueError(f"text must be one of {', '.join(TEXT_SOURCES)}; got {self.text!r}")
+        if self.width % self.heads or self.width % 4:
+            raise ValueError(
+                f"width must be a multiple of heads ({self.heads}) and of 4; got {self.width}"
+            )
+        for name in ("in_channels", "text_width", "matching_queries", "decoder_layers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+
+    @classmethod
+    def from_json(cls, text: str) -> AdapterConfig:
+        """Read a config written by :meth:`to_json`.
+
+        Raises:
+            ValueError: not JSON, an unknown field, or a missing one.
+        """
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"adapter config is not JSON: {error}") from error
+        known = {field.name for field in fields(cls)}
+        unknown = set(values) - known
+        if unknown:
+            raise ValueError(
+                f"adapter config has unknown fields {sorted(unknown)}; expected {sorted(known)}. "
+                "The file may come from a newer version of this pack"
+            )
+        if missing := {"in_channels", "text_width"} - set(values):
+            raise ValueError(f"adapter config lacks {sorted(missing)}")
+        return cls(**values)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, torch.Tensor], **known: Any) -> AdapterConfig:
+        """Read the sizes off an adapter's tensors (published names).
+
+        Heads, the number of matching queries, the tap and the text source leave no trace in the
+        tensors: they take the published value unless `known` gives them.
+
+        Args:
+            tensors: the adapter's state dict.
+            known: fields that override what the tensors suggest.
+
+        Raises:
+            ValueError: a tensor that carries a size is missing.
+        """
+
+        def size(key: str, axis: int = 0) -> int:
+            if key not in tensors:
+                raise ValueError(f"no DPT adapter: tensor {key!r} is missing")
+            return tensors[key].shape[axis]
+
+        matching = known.get("matching_queries", cls.matching_queries)
+        sizes = {
+            "in_channels": size("input_proj.weight", 1),
+            "text_width": size("map_to_clip.2.weight"),
+            "width": size("input_proj.weight"),
+            "feed_forward": size("transformer.encoder.layers.0.linear1.weight"),
+            "encoder_layers": _count_layers(tensors, "transformer.encoder.layers."),
+            "decoder_layers": _count_layers(tensors, "transformer.decoder.layers."),
+            "grounding_queries": size("query_embed.weight") - matching,
+            "classes": size("class_embed.weight"),
+            "contrastive_width": size("contrastive_align_projection_image.weight"),
+            "phrase_width": size("contrastive_align_projection_text.weight", 1),
+        }
+        return cls(**{**sizes, **known})
+
+
+def _count_layers(tensors: Mapping[str, torch.Tensor], prefix: str) -> int:
+    return len({key[len(prefix) :].split(".")[0] for key in tensors if key.startswith(prefix)})

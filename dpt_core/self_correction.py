@@ -1,0 +1,148 @@
+"""Self-correction (Section 3.4 of arXiv 2403.04321): the latent climbs the alignment score.
+
+Before the backbone denoises a latent, its conditional copy moves along the score's gradient:
+`ẑ = z + η ∂s/∂z`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+ScoreFunction = Callable[[torch.Tensor], torch.Tensor]
+"""From latents `[B, ...]` to alignment scores `[B]`, differentiable."""
+
+LOSS_SCALES = (2.0**12, 2.0**6, 1.0)
+"""Loss scales tried in turn when the backbone runs in float16."""
+
+
+class CorrectedLatent(NamedTuple):
+    """A latent after one correction.
+
+    Attributes:
+        latent: the moved latent, same shape and dtype as the input.
+        score: `[B]` float32, the score *before* the move.
+        gradient: ∂s/∂latent in the caller's parametrisation, float32, zero where it was not
+            finite.
+    """
+
+    latent: torch.Tensor
+    score: torch.Tensor
+    gradient: torch.Tensor
+
+
+def gradient_of(score: torch.Tensor, latent: torch.Tensor, half: bool = False) -> torch.Tensor:
+    """∂(Σ s)/∂latent in float32.
+
+    Args:
+        score: `[B]`, computed from `latent`.
+        latent: `[B, ...]`, a leaf that requires a gradient.
+        half: the backbone computes in float16: the score is scaled before back-propagation so
+            that small gradients do not vanish, less where that overflows.
+
+    Raises:
+        ValueError: the score does not depend on the latent through differentiable operations.
+    """
+    if not score.requires_grad:
+        raise ValueError(
+            "the alignment score has no gradient: something between the latent and the tap is "
+            "not differentiable (a compiled or quantised backbone, for example)"
+        )
+    scales = LOSS_SCALES if half else (1.0,)
+    for scale in scales:
+        last = scale == scales[-1]
+        (gradient,) = torch.autograd.grad(score.sum() * scale, latent, retain_graph=not last)
+        gradient = gradient.float() / scale
+        if gradient.isfinite().all():
+            break
+    return gradient
+
+
+def score_gradient(
+    latent: torch.Tensor, score_fn: ScoreFunction, half: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Score and its gradient, row by row.
+
+    Args:
+        latent: `[B, ...]`.
+        score_fn: see :data:`ScoreFunction`; must not mix rows.
+        half: see :func:`gradient_of`.
+
+    Returns:
+        Score `[B]` and gradient like `latent`, both float32.
+
+    Raises:
+        ValueError: see :func:`gradient_of`.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        leaf = latent.detach().clone().requires_grad_()
+        score = score_fn(leaf)
+        gradient = gradient_of(score, leaf, half)
+    return score.detach().float(), gradient
+
+
+def finite_rows(gradient: torch.Tensor) -> torch.Tensor:
+    """Which rows of a gradient `[B, ...]` are finite throughout, `[B]` bool."""
+    return gradient.isfinite().flatten(1).all(dim=1)
+
+
+def step(
+    gradient: torch.Tensor, strength: float, input_scale: float | torch.Tensor = 1.0
+) -> torch.Tensor:
+    """How far a latent moves: `η g / a²`, zero for rows whose gradient is not finite.
+
+    A sampler that holds `x = z / a` sees the gradient `g_x = a ∂s/∂z`; moving z by `η ∂s/∂z`
+    moves x by `η g_x / a²`.
+
+    Args:
+        gradient: `[B, ...]`, ∂s/∂x.
+        strength: the paper's guidance factor η, ≥ 0, published value 0.5.
+        input_scale: a, a number or `[B, 1, ...]`; 1 for variance-preserving latents.
+    """
+    rows = finite_rows(gradient).view(-1, *[1] * (gradient.ndim - 1))
+    return torch.where(rows, gradient, 0.0) * (strength / input_scale**2)
+
+
+def correct(
+    z: torch.Tensor,
+    score_fn: ScoreFunction,
+    strength: float,
+    *,
+    input_scale: float = 1.0,
+    half: bool = False,
+) -> CorrectedLatent:
+    """Move latents along the gradient of their alignment score: `ẑ = z + η ∂s/∂z`.
+
+    Args:
+        z: `[B, ...]` variance-preserving latents, or `x = z / a` with `input_scale` a.
+        score_fn: see :data:`ScoreFunction`; it takes what `z` holds.
+        strength: the paper's η, ≥ 0, published value 0.5.
+        input_scale: a, in (0, 1].
+        half: the backbone computes in float16 (see :func:`score_gradient`).
+
+    Raises:
+        ValueError: negative strength, or a score without gradient.
+    """
+    if strength < 0:
+        raise ValueError(f"strength must be at least 0; got {strength}")
+    score, gradient = score_gradient(z, score_fn, half)
+    moved = z + step(gradient, strength, input_scale).to(z.dtype)
+    return CorrectedLatent(moved, score, gradient)
+
+
+def keep_sampler_latent(
+    denoised: torch.Tensor, skip_corrected: torch.Tensor, skip: torch.Tensor
+) -> torch.Tensor:
+    """Let the sampler step from its own latent with the prediction made at the corrected one.
+
+    Every parametrisation writes `D(x) = c_skip x + c_out F(x)`. The published loop takes F at x̂
+    and steps from x, so the sampler must be given `D(x̂) − c_skip x̂ + c_skip x`.
+
+    Args:
+        denoised: D(x̂).
+        skip_corrected: `c_skip x̂`, that is D at x̂ for a prediction of zero.
+        skip: `c_skip x`.
+    """
+    return denoised - skip_corrected + skip

@@ -1,0 +1,1 @@
+"""Where the method meets the host: one concern of ComfyUI per file."""

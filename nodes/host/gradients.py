@@ -1,0 +1,154 @@
+"""Gradients through the host's models.
+
+The host runs nodes under `torch.inference_mode()`, so its weights are inference tensors, which
+autograd refuses; and weights that do not fit the device are streamed through buffers that the next
+layer overwrites, which would give a wrong gradient without an error. Inside `differentiable` both
+are taken care of, and nothing that others can see has changed afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import comfy.ops
+import torch
+from comfy.ldm.modules.attention import attention_pytorch
+from torch import nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+_layers = comfy.ops.disable_weight_init
+
+STREAMABLE: dict[type[nn.Module], Callable[..., torch.Tensor]] = {
+    _layers.Linear: lambda layer, x, weight, bias: functional.linear(x, weight, bias),
+    _layers.Conv2d: lambda layer, x, weight, bias: layer._conv_forward(x, weight, bias),
+    _layers.GroupNorm: lambda layer, x, weight, bias: functional.group_norm(
+        x, layer.num_groups, weight, bias, layer.eps
+    ),
+    _layers.LayerNorm: lambda layer, x, weight, bias: functional.layer_norm(
+        x, layer.normalized_shape, weight, bias, layer.eps
+    ),
+}
+"""Host layers whose weights may be streamed, and what they compute from weight and bias."""
+
+
+class WeightViews:
+    """Autograd-capable views of inference tensors: same storage, made once per run."""
+
+    def __init__(self) -> None:
+        self._views: dict[tuple[nn.Module, str], tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def of(self, module: nn.Module, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        """The view of a module's parameter or buffer; a replaced weight gets a new one."""
+        original, view = self._views.get((module, name), (None, None))
+        if original is not tensor:
+            view = torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(
+                tensor.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride()
+            )
+            if isinstance(tensor, nn.Parameter):
+                view = nn.Parameter(view, requires_grad=False)
+            self._views[module, name] = tensor, view
+        return view
+
+
+@contextmanager
+def differentiable(views: WeightViews, *models: nn.Module) -> Iterator[None]:
+    """Let autograd run through models whose weights the host loaded.
+
+    Args:
+        views: the run's cache.
+        models: modules that take part in the forward and backward pass inside the context.
+    """
+    swapped: list[tuple[dict[str, Any], str, torch.Tensor]] = []
+    routed: list[nn.Module] = []
+    with torch.inference_mode(False), torch.enable_grad():
+        try:
+            for module in (module for model in models for module in model.modules()):
+                for tensors in (module._parameters, module._buffers):
+                    for name, tensor in tensors.items():
+                        if _is_plain(tensor) and (tensor.is_inference() or tensor.requires_grad):
+                            swapped.append((tensors, name, tensor))
+                            tensors[name] = views.of(module, name, tensor)
+                if (compute := _computation(module)) and "forward" not in vars(module):
+                    module.forward = partial(_forward, module, compute)
+                    routed.append(module)
+            yield
+        finally:
+            for module in routed:
+                del module.forward
+            for tensors, name, tensor in swapped:
+                tensors[name] = tensor
+
+
+def _is_plain(tensor: torch.Tensor | None) -> bool:
+    return type(tensor) in (torch.Tensor, nn.Parameter)
+
+
+def _computation(module: nn.Module) -> Callable[..., torch.Tensor] | None:
+    """What a layer computes if its weights may be streamed or cast, else None."""
+    casts = getattr(module, "comfy_cast_weights", False) or getattr(module, "weight_function", None)
+    if not casts or hasattr(module, "scale_weight") or module.weight is None:
+        return None
+    return next((f for kind, f in STREAMABLE.items() if isinstance(module, kind)), None)
+
+
+def _forward(module: nn.Module, compute: Callable[..., torch.Tensor], x: torch.Tensor):
+    weight = module.weight
+    resident = _is_plain(weight) and weight.device == x.device and weight.dtype == x.dtype
+    if resident and not hasattr(module, "_v") and not module.weight_function:
+        return type(module).forward(module, x)
+    return checkpoint(_compute_with_copy, module, compute, x, use_reentrant=False)
+
+
+def _compute_with_copy(
+    module: nn.Module, compute: Callable[..., torch.Tensor], x: torch.Tensor
+) -> torch.Tensor:
+    """One layer with its own copy of the cast weights.
+
+    Under `checkpoint` the copy is dropped after the forward pass and made again right before the
+    layer's backward, so memory holds one layer's weights and none can be overwritten in between.
+    """
+    with torch.no_grad():
+        weight, bias = _cast(module, x)
+    return compute(module, x, weight, bias)
+
+
+def _cast(module: nn.Module, x: torch.Tensor) -> list[torch.Tensor | None]:
+    """Weight and bias as the host would use them for `x`, LoRA patches included, copied."""
+    if not hasattr(comfy.ops, "uncast_bias_weight"):  # ComfyUI before asynchronous offloading
+        return [_copy(tensor) for tensor in comfy.ops.cast_bias_weight(module, x)]
+    weight, bias, stream = comfy.ops.cast_bias_weight(module, x, offloadable=True)
+    copies = [_copy(weight), _copy(bias)]
+    comfy.ops.uncast_bias_weight(module, weight, bias, stream)
+    return copies
+
+
+def _copy(tensor: torch.Tensor | None) -> torch.Tensor | None:
+    if tensor is None:
+        return None
+    return tensor.clone() if _is_plain(tensor) else tensor.dequantize()
+
+
+def attention_override(function: Callable, *args: Any, **kwargs: Any) -> torch.Tensor:
+    """Attention for gradient passes: exact and fused, whatever the host was started with.
+
+    SageAttention and FlashAttention as the host calls them have no backward pass.
+    """
+    return attention_pytorch(*args, **kwargs)
+
+
+def usable(value: Any) -> Any:
+    """Copy of nested inputs in which no tensor is an inference tensor.
+
+    Call it outside inference mode.
+    """
+    if torch.is_tensor(value):
+        return value.clone() if value.is_inference() else value
+    if isinstance(value, dict):
+        return {key: usable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(usable(item) for item in value)
+    return value

@@ -1,0 +1,43 @@
+"""The DPT LoRA as patches of a host model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.lora
+
+from ...dpt_core.lora import PREFIX
+from .adapter import LoadedAdapter
+
+
+def with_lora(model: Any, adapter: LoadedAdapter, strength: float) -> Any:
+    """A clone of a model with the DPT LoRA added; it stacks with any other LoRA.
+
+    Args:
+        model: the host's ModelPatcher; not changed.
+        adapter: whose LoRA.
+        strength: multiplies the update; 1 as trained, 0 gives the model back as is.
+
+    Raises:
+        ValueError: the checkpoint has no LoRA, or the model lacks weights that it updates.
+    """
+    lora = adapter.checkpoint.lora
+    if not lora:
+        raise ValueError(
+            f"{adapter.name} brings no LoRA (a stage-1 checkpoint): remove DPT_ApplyLoRA, or load "
+            "a checkpoint from DPT tuning (stage 2)"
+        )
+    if strength == 0:
+        return model
+    names = comfy.lora.model_lora_keys_unet(model.model, {})
+    patches = comfy.lora.load_lora(
+        {key.removeprefix(PREFIX): tensor for key, tensor in lora.items()}, names
+    )
+    clone = model.clone()
+    applied = clone.add_patches(patches, strength)
+    if 2 * len(applied) != len(lora):
+        raise ValueError(
+            f"the LoRA of {adapter.name} updates {len(lora) // 2} weights, the wired model has "
+            f"{len(applied)} of them: it was trained on another model family"
+        )
+    return clone

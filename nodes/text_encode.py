@@ -1,0 +1,36 @@
+"""Encode a prompt with the text vector that alignment is measured against."""
+
+from comfy_api.latest import io
+
+from .host.encode import encode_prompt
+
+
+class TextEncode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DPT_TextEncode",
+            display_name="DPT Text Encode",
+            category="DPT",
+            description="CLIPTextEncode that also attaches the text vector DPT adapters compare "
+            "pictures with. Needed on SD 2.x and SDXL; on SD 1.x CLIPTextEncode serves too.",
+            inputs=[
+                io.Clip.Input("clip", tooltip="Text encoder of the model you sample with."),
+                io.String.Input(
+                    "text",
+                    multiline=True,
+                    dynamic_prompts=True,
+                    tooltip="The prompt. Weights such as (red:1.2) and clip-skip shape the picture "
+                    "as usual; the alignment score reads the plain words, as in the paper.",
+                ),
+            ],
+            outputs=[
+                io.Conditioning.Output(
+                    display_name="conditioning", tooltip="Use it wherever CONDITIONING is taken."
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(cls, clip: object, text: str) -> io.NodeOutput:
+        return io.NodeOutput(encode_prompt(clip, text))
