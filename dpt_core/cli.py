@@ -1,0 +1,35 @@
+"""The `dpt` command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+
+@app.callback()
+def main() -> None:
+    """Discriminative probing and tuning for text-to-image generation."""
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="A published pytorch_model.bin.")],
+    target: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
+    tap: Annotated[str, typer.Option(help="Where the adapter reads the UNet.")] = "up1",
+    text: Annotated[str, typer.Option(help="The adapter's text vector.")] = "eos_hidden",
+) -> None:
+    """Convert a published checkpoint to safetensors with its config."""
+    from .checkpoint import load_checkpoint, save_checkpoint
+
+    try:
+        checkpoint = load_checkpoint(source, tap=tap, text=text)
+        save_checkpoint(target, checkpoint)
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(str(error)) from error
+    lora = f"{len(checkpoint.lora)} LoRA tensors" if checkpoint.lora else "no LoRA (stage 1)"
+    count = len(checkpoint.adapter.state_dict())
+    typer.echo(f"{target}: {count} adapter tensors, {lora}, tap {checkpoint.config.tap}")
