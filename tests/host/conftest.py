@@ -1,0 +1,48 @@
+"""A real ComfyUI inside the test process, and our pack loaded as it loads packs."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+
+import pytest
+import torch
+from comfy_copy import ROOT, find_comfyui
+
+
+
+
+def _enter_host() -> None:
+    """Put the host first on the path and start it for the CPU, as `main.py --cpu` does."""
+    sys.path.insert(0, str(find_comfyui()))
+    from comfy.cli_args import args
+
+    args.cpu = True
+    import comfy.model_management  # noqa: F401
+
+
+_enter_host()
+
+
+def load_pack() -> ModuleType:
+    """Our pack as the host loads it: a module made from its folder."""
+    spec = importlib.util.spec_from_file_location(
+        "dpt_pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
+    )
+    pack = importlib.util.module_from_spec(spec)
+    sys.modules["dpt_pack"] = pack
+    spec.loader.exec_module(pack)
+    importlib.import_module("dpt_pack.nodes")
+    return pack
+
+
+load_pack()
+
+
+@pytest.fixture(autouse=True)
+def inference_mode() -> Iterator[None]:
+    """The host runs every node under inference mode."""
+    with torch.inference_mode():
+        yield

@@ -1,0 +1,133 @@
+"""Narrow models of the real architectures, built from the host's own classes with random weights.
+
+Imported inside a running ComfyUI: by the host tests and by the test pack of the test server.
+"""
+
+from __future__ import annotations
+
+import comfy.model_management as management
+import comfy.sd
+import comfy.supported_models as supported
+import comfy.utils
+import torch
+from comfy import sd1_clip
+from comfy.model_patcher import ModelPatcher
+from comfy.supported_models_base import ClipTarget
+
+WIDTH = 32
+TEXT_WIDTH = 64
+FAMILIES = ("sd15", "sd21", "sd21v", "sdxl")
+
+
+class NarrowV(supported.SD20):
+    """SD 2.1 with velocity prediction."""
+
+    def model_type(self, state_dict, prefix=""):
+        return comfy.model_base.ModelType.V_PREDICTION
+
+
+CLASSES = {
+    "sd15": supported.SD15, "sd21": supported.SD20, "sd21v": NarrowV, "sdxl": supported.SDXL
+}
+
+
+def unet_config(family: str) -> dict:
+    """The host's UNet config of a family, narrow."""
+    config = {
+        "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": WIDTH,
+        "num_res_blocks": [2, 2, 2, 2], "channel_mult": [1, 2, 2, 2], "context_dim": TEXT_WIDTH,
+        "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0], "transformer_depth_middle": 1,
+        "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
+        "use_linear_in_transformer": family != "sd15", "adm_in_channels": None,
+        "use_temporal_attention": False,
+    }
+    if family == "sdxl":
+        config |= {
+            "num_res_blocks": [2, 2, 2], "channel_mult": [1, 2, 2], "num_classes": "sequential",
+            "transformer_depth": [0, 0, 1, 1, 2, 2], "transformer_depth_middle": 2,
+            "transformer_depth_output": [0, 0, 0, 1, 1, 1, 2, 2, 2],
+            "adm_in_channels": TEXT_WIDTH + 6 * 256,
+        }
+    return config
+
+
+def model_patcher(family: str, config: dict, dtype: torch.dtype = torch.float32) -> ModelPatcher:
+    """A loaded-from-nothing model of a family; its weights are still to be set."""
+    model_config = CLASSES[family](config)
+    if family != "sd15":
+        model_config.unet_config["num_head_channels"] = 16
+    device = torch.device("cpu")
+    manual_cast = None if dtype == torch.float32 else torch.float32
+    model_config.set_inference_dtype(dtype, manual_cast)
+    model = model_config.get_model({}, "", device=device)
+    return ModelPatcher(model, load_device=management.get_torch_device(), offload_device=device)
+
+
+def randomise(module: torch.nn.Module, seed: int) -> None:
+    """Weights that keep activations at unit scale."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, tensor in module.state_dict().items():
+        if not tensor.is_floating_point():
+            continue
+        values = torch.randn(tensor.shape, generator=generator)
+        if tensor.ndim > 1:
+            values *= tensor[0].numel() ** -0.5
+        else:
+            values *= 0.1
+            values += "norm" in name and name.endswith("weight")
+        tensor.copy_(values)
+
+
+def tiny_model(family: str, seed: int = 0, dtype: torch.dtype = torch.float32) -> ModelPatcher:
+    """A random narrow model of a family."""
+    patcher = model_patcher(family, unet_config(family), dtype)
+    randomise(patcher.model.diffusion_model, seed)
+    return patcher
+
+
+def golden_model(stack) -> ModelPatcher:
+    """The golden UNet in the host's UNet."""
+    golden = stack.unet_config
+    multiples = [width // golden["block_out_channels"][0] for width in golden["block_out_channels"]]
+    family = "sd21" if golden["use_linear_projection"] else "sd15"
+    config = unet_config(family) | {
+        "channel_mult": multiples, "context_dim": golden["cross_attention_dim"]
+    }
+    model_config = CLASSES[family](config)
+    heads = golden["attention_head_dim"]
+    if isinstance(heads, list):
+        width = golden["block_out_channels"][0] // heads[0]
+        model_config.unet_config |= {"num_heads": -1, "num_head_channels": width}
+    model_config.set_inference_dtype(torch.float32, None)
+    model = model_config.get_model({}, "", device=torch.device("cpu"))
+    names = comfy.utils.unet_to_diffusers(config)
+    weights = {names[name]: tensor for name, tensor in stack.load("unet").items()}
+    model.diffusion_model.load_state_dict(weights)
+    return ModelPatcher(model, management.get_torch_device(), torch.device("cpu"))
+
+
+def tiny_clip(seed: int = 0) -> comfy.sd.CLIP:
+    """A narrow CLIP-L with the real tokenizer."""
+    config = {
+        "hidden_size": TEXT_WIDTH, "intermediate_size": 2 * TEXT_WIDTH, "num_attention_heads": 4,
+        "num_hidden_layers": 2, "projection_dim": TEXT_WIDTH,
+    }
+    target = ClipTarget(sd1_clip.SD1Tokenizer, sd1_clip.SD1ClipModel)
+    clip = comfy.sd.CLIP(target, model_options={"clip_l_model_config": config})
+    randomise(clip.cond_stage_model.clip_l.transformer.text_model, seed)
+    projection = clip.cond_stage_model.clip_l.transformer.text_projection.weight
+    projection.copy_(torch.eye(TEXT_WIDTH))
+    return clip
+
+
+def tiny_vae(seed: int = 0) -> comfy.sd.VAE:
+    """A narrow VAE with factor 8."""
+    ddconfig = {
+        "double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3,
+        "ch": 32, "ch_mult": [1, 1, 1, 1], "num_res_blocks": 1, "attn_resolutions": [],
+        "dropout": 0.0,
+    }
+    config = {"params": {"ddconfig": ddconfig, "embed_dim": 4}}
+    vae = comfy.sd.VAE(sd={}, config=config)
+    randomise(vae.first_stage_model, seed)
+    return vae
