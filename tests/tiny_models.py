@@ -39,7 +39,8 @@ def unet_config(family: str) -> dict:
         "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0], "transformer_depth_middle": 1,
         "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
         "use_linear_in_transformer": family != "sd15", "adm_in_channels": None,
-        "use_temporal_attention": False,
+        "use_temporal_attention": False, "use_spatial_transformer": True, "legacy": False,
+        "use_checkpoint": False,
     }
     if family == "sdxl":
         config |= {

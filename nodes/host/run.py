@@ -46,8 +46,7 @@ class Run:
 
     def step_at(self, sigma: float) -> int:
         """Index of the step that a noise level belongs to."""
-        later = sum(sigma < start * (1 - 1e-6) for start in self._sigmas[1:-1])
-        return min(later, self.steps - 1)
+        return sum(sigma <= start * (1 + 1e-6) for start in self._sigmas[1:-1])
 
     def input_scale(self, sigma: torch.Tensor) -> torch.Tensor:
         """a(σ) with which the host scales x before the UNet sees it, `[R, 1, 1, 1]`."""
