@@ -132,3 +132,55 @@ def tiny_vae(seed: int = 0) -> comfy.sd.VAE:
     vae = comfy.sd.VAE(sd={}, config=config)
     randomise(vae.first_stage_model, seed)
     return vae
+
+
+def tiny_adapter(seed: int = 0, lora_for: ModelPatcher | None = None, **fields):
+    """A random adapter that fits the tiny models, loaded as the pack loads one.
+
+    Args:
+        seed: of the weights.
+        lora_for: bring a random LoRA for this model's attention projections.
+        fields: of the adapter's config, to change.
+    """
+    from dpt_pack.dpt_core.adapter import DiscriminativeAdapter
+    from dpt_pack.dpt_core.checkpoint import Checkpoint
+    from dpt_pack.dpt_core.config import AdapterConfig
+    from dpt_pack.nodes.host.adapter import managed
+
+    sizes = {
+        "in_channels": 2 * WIDTH, "text_width": TEXT_WIDTH, "width": 32, "feed_forward": 64,
+        "grounding_queries": 10, "phrase_width": 16,
+    }
+    config = AdapterConfig(**{**sizes, **fields})
+    with torch.inference_mode(False), torch.random.fork_rng():
+        torch.manual_seed(seed)
+        adapter = DiscriminativeAdapter(config).requires_grad_(False).eval()
+    lora = random_lora(lora_for, seed) if lora_for is not None else {}
+    return managed("tiny.safetensors", Checkpoint(config, adapter, lora))
+
+
+def random_lora(model: ModelPatcher, seed: int = 0, rank: int = 4) -> dict[str, torch.Tensor]:
+    """A random LoRA on every attention projection, under the published names."""
+    from dpt_pack.dpt_core.lora import lora_key
+
+    generator = torch.Generator().manual_seed(seed)
+    names = comfy.utils.unet_to_diffusers(model.model.model_config.unet_config)
+    weights = model.model.diffusion_model.state_dict()
+    lora = {}
+    for name, host_name in names.items():
+        module = name.removesuffix(".weight")
+        if module.endswith((".to_q", ".to_k", ".to_v", ".to_out.0")) and host_name in weights:
+            out, into = weights[host_name].shape
+            down = torch.randn(rank, into, generator=generator)
+            lora[lora_key(module, "down")] = down / into**0.5
+            lora[lora_key(module, "up")] = torch.randn(out, rank, generator=generator) * 0.3
+    return lora
+
+
+def tiny_text(seed: int = 0, batch: int = 1, family: str = "sd15") -> list:
+    """A CONDITIONING of the tiny text width with its text vector."""
+    generator = torch.Generator().manual_seed(seed)
+    hidden = torch.randn(batch, 77, TEXT_WIDTH, generator=generator)
+    vector = hidden[:, 5]
+    extra = {"pooled_output": vector, "dpt_text": {"eos_hidden": vector, "pooled": vector}}
+    return [[hidden, extra]]

@@ -1,0 +1,140 @@
+"""Gradients through a real host model agree with finite differences, however it is loaded."""
+
+from __future__ import annotations
+
+import comfy.ops
+import pytest
+import torch
+from comfy.cldm.cldm import ControlNet as ControlNetModel
+from comfy.controlnet import ControlNet
+from dpt_pack.nodes.host.lora import with_lora
+from probe import check_finite_differences, gradient_of, probe
+from tiny_models import FAMILIES, randomise, tiny_adapter, tiny_model, tiny_text, unet_config
+
+
+@pytest.fixture
+def texts():
+    return tiny_text(1), tiny_text(2)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_loaded_normally(family, texts):
+    check_finite_differences(tiny_model(family), tiny_adapter(), *texts)
+
+
+@pytest.mark.parametrize("tap", ["bottom1", "bottom3", "mid", "up0", "up2", "up3"])
+def test_every_tap(tap, texts):
+    channels = 32 if tap == "up3" else 64
+    check_finite_differences(tiny_model("sd15"), tiny_adapter(tap=tap, in_channels=channels), *texts)
+
+
+def test_with_lora(texts):
+    model = tiny_model("sd15")
+    adapter = tiny_adapter(lora_for=model)
+    patched = with_lora(model, adapter, 1.0)
+    check_finite_differences(patched, adapter, *texts)
+    assert not torch.allclose(
+        gradient_of(patched, adapter, *texts), gradient_of(model, adapter, *texts), rtol=0.01
+    )
+
+
+def stream(patcher) -> None:
+    """Take the whole model off the device again, as the host does when memory is short."""
+    patcher.partially_unload(patcher.offload_device, 1 << 40)
+
+
+def test_streamed_with_lora(texts):
+    """Patches of streamed weights are applied on the fly."""
+    model = tiny_model("sd15")
+    adapter = tiny_adapter(lora_for=model)
+    patched = with_lora(model, adapter, 1.0)
+    expected = gradient_of(patched, adapter, *texts)
+    patched.detach()
+    check_finite_differences(patched, adapter, *texts, prepare=stream)
+    streamed = gradient_of(patched, adapter, *texts, prepare=stream)
+    torch.testing.assert_close(streamed, expected, rtol=1e-3, atol=1e-7)
+
+
+def reuse_one_buffer(monkeypatch) -> list[int]:
+    """Let the host cast every weight into one buffer, as it does on a GPU short of memory."""
+    cast, calls = comfy.ops.cast_bias_weight, []
+    buffer = torch.empty(1 << 20)
+
+    def cast_into_buffer(module, x=None, *args, **kwargs):
+        weight, bias, *stream = cast(module, x, *args, **kwargs)
+        calls.append(weight.numel())
+        shared = buffer[: weight.numel()].view(weight.shape)
+        shared.copy_(weight)
+        return (shared, bias, *stream)
+
+    monkeypatch.setattr(comfy.ops, "cast_bias_weight", cast_into_buffer)
+    return calls
+
+
+def test_reused_buffers_do_not_spoil_the_gradient(texts, monkeypatch):
+    model = tiny_model("sd15", dtype=torch.float16)  # cast to float32 layer by layer
+    adapter = tiny_adapter()
+    expected = gradient_of(model, adapter, *texts)
+    calls = reuse_one_buffer(monkeypatch)
+    actual = gradient_of(model, adapter, *texts)
+    assert calls
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-8)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("compute", ["cast", "native"])
+def test_half_precision(dtype, compute, texts):
+    full = gradient_of(tiny_model("sd15"), tiny_adapter(), *texts)
+    model = tiny_model("sd15", dtype=dtype)
+    if compute == "native":
+        model.model.manual_cast_dtype = None
+        model.model.diffusion_model.apply(turn_off_casting)
+    half = gradient_of(model, tiny_adapter(), *texts)
+    cosine = torch.nn.functional.cosine_similarity(full.flatten(1), half.flatten(1))
+    assert cosine.min() >= 0.99
+    assert half.dtype == torch.float32
+
+
+def turn_off_casting(module: torch.nn.Module) -> None:
+    if hasattr(module, "comfy_cast_weights"):
+        module.comfy_cast_weights = False
+
+
+def control_net(seed: int = 0) -> ControlNet:
+    """The host's ControlNet for the tiny SD 1.x model, with random weights."""
+    config = unet_config("sd15") | {"num_heads": 8, "hint_channels": 3}
+    for unknown in ("out_channels", "transformer_depth_output"):
+        config.pop(unknown)
+    operations = comfy.ops.disable_weight_init
+    model = ControlNetModel(**config, operations=operations, device="cpu")
+    randomise(model, seed)
+    return ControlNet(model.eval(), device="cpu", manual_cast_dtype=None)
+
+
+def with_control(conditioning: list, strength: float = 1.0) -> list:
+    hint = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(4))
+    control = control_net().set_cond_hint(hint, strength, (0.0, 1.0))
+    return [[hidden, {**extra, "control": control, "control_apply_to_uncond": True}]
+            for hidden, extra in conditioning]
+
+
+def test_with_control_net(texts):
+    positive, negative = texts
+    model, adapter = tiny_model("sd15"), tiny_adapter()
+    check_finite_differences(model, adapter, with_control(positive), negative)
+    controlled = gradient_of(model, adapter, with_control(positive), negative)
+    assert not torch.allclose(controlled, gradient_of(model, adapter, *texts), rtol=0.01)
+
+
+def test_rows_are_split_until_they_fit(texts, monkeypatch):
+    """Rows one by one give the gradient of all rows together."""
+    model, adapter = tiny_model("sd15"), tiny_adapter()
+    together = gradient_of(model, adapter, *texts, size=(3, 4, 16, 16))
+    parts = []
+
+    def look(scorer, apply_model, call, rows) -> None:
+        monkeypatch.setattr(scorer, "_rows_that_fit", lambda x: 1)
+        parts.append(scorer.gradients(apply_model, call, rows)[1])
+
+    probe(model, adapter, *texts, look, size=(3, 4, 16, 16))
+    torch.testing.assert_close(parts[0], together, rtol=1e-4, atol=1e-8)
