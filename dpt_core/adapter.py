@@ -45,7 +45,9 @@ class BoxHead(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         sizes = [width, width, width, 4]
-        self.layers = nn.ModuleList(nn.Linear(*pair) for pair in zip(sizes, sizes[1:], strict=False))
+        self.layers = nn.ModuleList(
+            nn.Linear(*pair) for pair in zip(sizes, sizes[1:], strict=False)
+        )
 
     def forward(self, queries: torch.Tensor) -> torch.Tensor:
         first, second, last = self.layers

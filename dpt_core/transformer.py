@@ -68,9 +68,7 @@ class DecoderLayer(nn.Module):
         placed = queries + query_position
         attended = _attend(self.self_attn, placed, placed, queries)
         queries = self.norm1(queries + self.dropout(attended))
-        attended = _attend(
-            self.multihead_attn, queries + query_position, memory + position, memory
-        )
+        attended = _attend(self.multihead_attn, queries + query_position, memory + position, memory)
         queries = self.norm2(queries + self.dropout(attended))
         return self.norm3(queries + self.dropout(_feed_forward(self, queries)))
 

@@ -58,8 +58,15 @@ class AlignmentScore(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: object, adapter: LoadedAdapter, vae: object, images: torch.Tensor,
-        positive: list, timestep: int, draws: int, seed: int,
+        cls,
+        model: object,
+        adapter: LoadedAdapter,
+        vae: object,
+        images: torch.Tensor,
+        positive: list,
+        timestep: int,
+        draws: int,
+        seed: int,
     ) -> io.NodeOutput:
         if vae is None:
             raise ValueError("vae is missing: the checkpoint has none; load one with VAELoader")

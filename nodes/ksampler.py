@@ -3,6 +3,7 @@
 import comfy.samplers
 import torch
 from comfy_api.latest import io
+
 from nodes import common_ksampler  # the host's nodes.py: ours is a relative import away
 
 from ..dpt_core.plots import score_curves
@@ -45,8 +46,9 @@ def sampler_inputs() -> list[io.Input]:
             tooltip="How noise levels are spread over the steps.",
         ),
         io.Conditioning.Input(
-            "positive", tooltip="What to draw; encode it with DPT Text Encode (on SD 1.x "
-            "CLIPTextEncode serves too)."
+            "positive",
+            tooltip="What to draw; encode it with DPT Text Encode (on SD 1.x "
+            "CLIPTextEncode serves too).",
         ),
         io.Conditioning.Input("negative", tooltip="What not to draw. It is never corrected."),
         io.Latent.Input("latent_image", tooltip="The latent to denoise."),
@@ -87,9 +89,22 @@ class KSampler(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: object, seed: int, steps: int, cfg: float, sampler_name: str, scheduler: str,
-        positive: list, negative: list, latent_image: dict, denoise: float, strength: float,
-        start_percent: float, end_percent: float, every_n_steps: int, mode: str,
+        cls,
+        model: object,
+        seed: int,
+        steps: int,
+        cfg: float,
+        sampler_name: str,
+        scheduler: str,
+        positive: list,
+        negative: list,
+        latent_image: dict,
+        denoise: float,
+        strength: float,
+        start_percent: float,
+        end_percent: float,
+        every_n_steps: int,
+        mode: str,
         adapter: LoadedAdapter | None = None,
     ) -> io.NodeOutput:
         scores: dict[int, list[float]] = {}
@@ -102,7 +117,15 @@ class KSampler(io.ComfyNode):
         correction = Correction(strength, start_percent, end_percent, every_n_steps, mode)
         model = with_self_correction(model, adapter, correction, listener)
         (latent,) = common_ksampler(
-            model, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image,
+            model,
+            seed,
+            steps,
+            cfg,
+            sampler_name,
+            scheduler,
+            positive,
+            negative,
+            latent_image,
             denoise=denoise,
         )
         report = torch.from_numpy(score_curves(scores)).float()[None] / 255  # 1HWC in [0, 1]

@@ -75,8 +75,14 @@ class SelfCorrection(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: object, adapter: LoadedAdapter, strength: float, start_percent: float,
-        end_percent: float, every_n_steps: int, mode: str,
+        cls,
+        model: object,
+        adapter: LoadedAdapter,
+        strength: float,
+        start_percent: float,
+        end_percent: float,
+        every_n_steps: int,
+        mode: str,
     ) -> io.NodeOutput:
         correction = Correction(strength, start_percent, end_percent, every_n_steps, mode)
         listener = show_scores(cls.hidden.unique_id)

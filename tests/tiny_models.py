@@ -6,11 +6,14 @@ Imported inside a running ComfyUI: by the host tests and by the test pack of the
 from __future__ import annotations
 
 import comfy.model_management as management
+import comfy.ops
 import comfy.sd
 import comfy.supported_models as supported
 import comfy.utils
 import torch
 from comfy import sd1_clip
+from comfy.cldm.cldm import ControlNet as ControlNetModel
+from comfy.controlnet import ControlNet
 from comfy.model_patcher import ModelPatcher
 from comfy.supported_models_base import ClipTarget
 
@@ -26,26 +29,36 @@ class NarrowV(supported.SD20):
         return comfy.model_base.ModelType.V_PREDICTION
 
 
-CLASSES = {
-    "sd15": supported.SD15, "sd21": supported.SD20, "sd21v": NarrowV, "sdxl": supported.SDXL
-}
+CLASSES = {"sd15": supported.SD15, "sd21": supported.SD20, "sd21v": NarrowV, "sdxl": supported.SDXL}
 
 
 def unet_config(family: str) -> dict:
     """The host's UNet config of a family, narrow."""
     config = {
-        "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": WIDTH,
-        "num_res_blocks": [2, 2, 2, 2], "channel_mult": [1, 2, 2, 2], "context_dim": TEXT_WIDTH,
-        "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0], "transformer_depth_middle": 1,
+        "image_size": 32,
+        "in_channels": 4,
+        "out_channels": 4,
+        "model_channels": WIDTH,
+        "num_res_blocks": [2, 2, 2, 2],
+        "channel_mult": [1, 2, 2, 2],
+        "context_dim": TEXT_WIDTH,
+        "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
+        "transformer_depth_middle": 1,
         "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
-        "use_linear_in_transformer": family != "sd15", "adm_in_channels": None,
-        "use_temporal_attention": False, "use_spatial_transformer": True, "legacy": False,
+        "use_linear_in_transformer": family != "sd15",
+        "adm_in_channels": None,
+        "use_temporal_attention": False,
+        "use_spatial_transformer": True,
+        "legacy": False,
         "use_checkpoint": False,
     }
     if family == "sdxl":
         config |= {
-            "num_res_blocks": [2, 2, 2], "channel_mult": [1, 2, 2], "num_classes": "sequential",
-            "transformer_depth": [0, 0, 1, 1, 2, 2], "transformer_depth_middle": 2,
+            "num_res_blocks": [2, 2, 2],
+            "channel_mult": [1, 2, 2],
+            "num_classes": "sequential",
+            "transformer_depth": [0, 0, 1, 1, 2, 2],
+            "transformer_depth_middle": 2,
             "transformer_depth_output": [0, 0, 0, 1, 1, 1, 2, 2, 2],
             "adm_in_channels": TEXT_WIDTH + 6 * 256,
         }
@@ -92,7 +105,8 @@ def golden_model(stack) -> ModelPatcher:
     multiples = [width // golden["block_out_channels"][0] for width in golden["block_out_channels"]]
     family = "sd21" if golden["use_linear_projection"] else "sd15"
     config = unet_config(family) | {
-        "channel_mult": multiples, "context_dim": golden["cross_attention_dim"]
+        "channel_mult": multiples,
+        "context_dim": golden["cross_attention_dim"],
     }
     model_config = CLASSES[family](config)
     heads = golden["attention_head_dim"]
@@ -110,8 +124,11 @@ def golden_model(stack) -> ModelPatcher:
 def tiny_clip(seed: int = 0) -> comfy.sd.CLIP:
     """A narrow CLIP-L with the real tokenizer."""
     config = {
-        "hidden_size": TEXT_WIDTH, "intermediate_size": 2 * TEXT_WIDTH, "num_attention_heads": 4,
-        "num_hidden_layers": 2, "projection_dim": TEXT_WIDTH,
+        "hidden_size": TEXT_WIDTH,
+        "intermediate_size": 2 * TEXT_WIDTH,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 2,
+        "projection_dim": TEXT_WIDTH,
     }
     target = ClipTarget(sd1_clip.SD1Tokenizer, sd1_clip.SD1ClipModel)
     clip = comfy.sd.CLIP(target, model_options={"clip_l_model_config": config})
@@ -124,8 +141,15 @@ def tiny_clip(seed: int = 0) -> comfy.sd.CLIP:
 def tiny_vae(seed: int = 0) -> comfy.sd.VAE:
     """A narrow VAE with factor 8."""
     ddconfig = {
-        "double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3,
-        "ch": 32, "ch_mult": [1, 1, 1, 1], "num_res_blocks": 1, "attn_resolutions": [],
+        "double_z": True,
+        "z_channels": 4,
+        "resolution": 256,
+        "in_channels": 3,
+        "out_ch": 3,
+        "ch": 32,
+        "ch_mult": [1, 1, 1, 1],
+        "num_res_blocks": 1,
+        "attn_resolutions": [],
         "dropout": 0.0,
     }
     config = {"params": {"ddconfig": ddconfig, "embed_dim": 4}}
@@ -148,8 +172,12 @@ def tiny_adapter(seed: int = 0, lora_for: ModelPatcher | None = None, **fields):
     from dpt_pack.nodes.host.adapter import managed
 
     sizes = {
-        "in_channels": 2 * WIDTH, "text_width": TEXT_WIDTH, "width": 32, "feed_forward": 64,
-        "grounding_queries": 10, "phrase_width": 16,
+        "in_channels": 2 * WIDTH,
+        "text_width": TEXT_WIDTH,
+        "width": 32,
+        "feed_forward": 64,
+        "grounding_queries": 10,
+        "phrase_width": 16,
     }
     config = AdapterConfig(**{**sizes, **fields})
     with torch.inference_mode(False), torch.random.fork_rng():
@@ -184,3 +212,24 @@ def tiny_text(seed: int = 0, batch: int = 1, family: str = "sd15") -> list:
     vector = hidden[:, 5]
     extra = {"pooled_output": vector, "dpt_text": {"eos_hidden": vector, "pooled": vector}}
     return [[hidden, extra]]
+
+
+def tiny_control_net(seed: int = 0) -> ControlNet:
+    """The host's ControlNet for the tiny SD 1.x model, with random weights."""
+    config = unet_config("sd15") | {"num_heads": 8, "hint_channels": 3}
+    for unknown in ("out_channels", "transformer_depth_output"):
+        config.pop(unknown)
+    operations = comfy.ops.disable_weight_init
+    model = ControlNetModel(**config, operations=operations, device="cpu")
+    randomise(model, seed)
+    return ControlNet(model.eval(), load_device=management.get_torch_device())
+
+
+def with_control(conditioning: list, strength: float = 1.0) -> list:
+    """A CONDITIONING with a ControlNet on a random hint, as ControlNetApply gives it."""
+    hint = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(4))
+    control = tiny_control_net().set_cond_hint(hint, strength, (0.0, 1.0))
+    return [
+        [hidden, {**extra, "control": control, "control_apply_to_uncond": True}]
+        for hidden, extra in conditioning
+    ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from dataclasses import dataclass
 
@@ -17,8 +16,6 @@ from ...dpt_core.config import AdapterConfig
 
 FOLDER = "dpt"
 EXTENSIONS = {".safetensors", ".bin"}
-
-logger = logging.getLogger(__name__)
 
 AdapterIO = io.Custom("DPT_ADAPTER")
 
@@ -57,8 +54,6 @@ def load_adapter(path: str) -> LoadedAdapter:
     """
     with torch.inference_mode(False):
         checkpoint = load_checkpoint(path)
-    if not checkpoint.lora:
-        logger.info("DPT: %s brings no LoRA; DPT_ApplyLoRA needs none of it", os.path.basename(path))
     return managed(os.path.basename(path), checkpoint)
 
 

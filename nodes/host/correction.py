@@ -108,19 +108,28 @@ class SelfCorrector:
         if not run.corrected:
             logger.warning(
                 "DPT: no step was corrected; start_percent, end_percent and every_n_steps leave "
-                "none of the %d steps", run.steps,
+                "none of the %d steps",
+                run.steps,
             )
         return result
 
-    def calc_cond_batch(self, executor: Any, model: Any, conds: list, x: Any, t: Any, options: dict):
+    def calc_cond_batch(
+        self, executor: Any, model: Any, conds: list, x: Any, t: Any, options: dict
+    ):
         """Around a batch of conditionings: note which chunk has which text."""
         if run := options.get("transformer_options", {}).get(KEY):
             run.targets.register(conds)
         return executor(model, conds, x, t, options)
 
     def apply_model(
-        self, executor: Any, x: torch.Tensor, sigma: torch.Tensor, c_concat: Any = None,
-        c_crossattn: Any = None, control: Any = None, transformer_options: dict | None = None,
+        self,
+        executor: Any,
+        x: torch.Tensor,
+        sigma: torch.Tensor,
+        c_concat: Any = None,
+        c_crossattn: Any = None,
+        control: Any = None,
+        transformer_options: dict | None = None,
         **inputs: Any,
     ) -> torch.Tensor:
         """Around the model call: move the conditional rows, then let the backbone denoise them."""

@@ -18,7 +18,6 @@ import torch
 from comfy.ldm.modules.attention import attention_pytorch
 from torch import nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 _layers = comfy.ops.disable_weight_init
 
@@ -100,22 +99,33 @@ def _forward(module: nn.Module, compute: Callable[..., torch.Tensor], x: torch.T
     resident = _is_plain(weight) and weight.device == x.device and weight.dtype == x.dtype
     if resident and not hasattr(module, "_v") and not module.weight_function:
         return type(module).forward(module, x)
-    return checkpoint(_compute_with_copy, module, compute, x, use_reentrant=False)
+    return StreamedLayer.apply(x, module, compute)
 
 
-def _compute_with_copy(
-    module: nn.Module, compute: Callable[..., torch.Tensor], x: torch.Tensor
-) -> torch.Tensor:
-    """One layer with its own copy of the cast weights.
+class StreamedLayer(torch.autograd.Function):
+    """One layer that takes its own copy of the cast weights, in forward and again in backward.
 
-    Under `checkpoint` the copy is dropped after the forward pass and made again right before the
-    layer's backward, so memory holds one layer's weights and none can be overwritten in between.
+    Between the two passes no weight is kept, so memory holds one layer's weights at a time and
+    none can be overwritten before it is used.
     """
-    with torch.no_grad():
-        weight, bias = _cast(module, x)
-    return compute(module, x, weight, bias)
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, module: nn.Module, compute: Callable) -> torch.Tensor:
+        ctx.save_for_backward(x)
+        ctx.layer = module, compute
+        return compute(module, x, *_cast(module, x))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        module, compute = ctx.layer
+        with torch.inference_mode(False), torch.enable_grad():
+            x = ctx.saved_tensors[0].detach().requires_grad_()
+            y = compute(module, x, *_cast(module, x))
+            (gradient,) = torch.autograd.grad(y, x, gradient)
+        return gradient, None, None
 
 
+@torch.no_grad()
 def _cast(module: nn.Module, x: torch.Tensor) -> list[torch.Tensor | None]:
     """Weight and bias as the host would use them for `x`, LoRA patches included, copied."""
     if not hasattr(comfy.ops, "uncast_bias_weight"):  # ComfyUI before asynchronous offloading

@@ -41,8 +41,14 @@ class Measurement(comfy.samplers.Sampler):
         self.scores = torch.empty(0)
 
     def sample(
-        self, model_wrap: Any, sigmas: torch.Tensor, extra_args: dict, callback: Any,
-        noise: torch.Tensor, latent_image: torch.Tensor, denoise_mask: Any = None,
+        self,
+        model_wrap: Any,
+        sigmas: torch.Tensor,
+        extra_args: dict,
+        callback: Any,
+        noise: torch.Tensor,
+        latent_image: torch.Tensor,
+        denoise_mask: Any = None,
         disable_pbar: bool = False,
     ) -> torch.Tensor:
         model = model_wrap.inner_model
@@ -77,8 +83,14 @@ class Measurement(comfy.samplers.Sampler):
         return torch.cat(self._found).view(-1, len(x)).mean(0).cpu()
 
     def apply_model(
-        self, executor: Any, x: torch.Tensor, sigma: torch.Tensor, c_concat: Any = None,
-        c_crossattn: Any = None, control: Any = None, transformer_options: dict | None = None,
+        self,
+        executor: Any,
+        x: torch.Tensor,
+        sigma: torch.Tensor,
+        c_concat: Any = None,
+        c_crossattn: Any = None,
+        control: Any = None,
+        transformer_options: dict | None = None,
         **inputs: Any,
     ) -> torch.Tensor:
         """Around the model call: score its rows; nothing above the tap is computed."""
@@ -90,8 +102,13 @@ class Measurement(comfy.samplers.Sampler):
 
 
 def measure(
-    model: Any, adapter: LoadedAdapter, latent: torch.Tensor, positive: list, timestep: int,
-    draws: int, seed: int,
+    model: Any,
+    adapter: LoadedAdapter,
+    latent: torch.Tensor,
+    positive: list,
+    timestep: int,
+    draws: int,
+    seed: int,
 ) -> torch.Tensor:
     """Alignment scores of latents with a conditioning.
 
@@ -119,7 +136,10 @@ def measure(
     guider = comfy.samplers.CFGGuider(model)
     guider.inner_set_conds({"positive": positive})
     guider.sample(
-        torch.zeros_like(latent), latent, measurement, torch.cat((sigma, torch.zeros(1))),
+        torch.zeros_like(latent),
+        latent,
+        measurement,
+        torch.cat((sigma, torch.zeros(1))),
         seed=seed,
     )
     return measurement.scores

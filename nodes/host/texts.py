@@ -63,7 +63,9 @@ def text_vector(cond: Mapping[str, Any], config: AdapterConfig, model: Any) -> t
 def positive_entries(conds: Mapping[str, Iterable[dict[str, Any]]]) -> list[dict[str, Any]]:
     """Conditioning entries of a guider that say what should be drawn."""
     return [
-        entry for name, entries in conds.items() if not name.startswith(("negative", "empty"))
+        entry
+        for name, entries in conds.items()
+        if not name.startswith(("negative", "empty"))
         for entry in entries or ()
     ]
 

@@ -98,8 +98,11 @@ def tapped(
 
 def mutates(transformer_options: dict[str, Any]) -> bool:
     """Whether patches of other nodes may change feature maps in place (FreeU does)."""
-    return any(patches for name, patches in transformer_options.get("patches", {}).items()
-               if "block" in name)
+    return any(
+        patches
+        for name, patches in transformer_options.get("patches", {}).items()
+        if "block" in name
+    )
 
 
 def _with_input_patch(options: dict[str, Any], block: int, reader: Reader) -> dict[str, Any]:

@@ -12,8 +12,6 @@ import torch
 from comfy_copy import ROOT, find_comfyui
 
 
-
-
 def _enter_host() -> None:
     """Put the host first on the path and start it for the CPU, as `main.py --cpu` does."""
     sys.path.insert(0, str(find_comfyui()))

@@ -18,8 +18,17 @@ class Probe(comfy.samplers.Sampler):
     def __init__(self, adapter, look: Callable, prepare: Callable = lambda patcher: None) -> None:
         self._adapter, self._look, self._prepare = adapter, look, prepare
 
-    def sample(self, model_wrap, sigmas, extra_args, callback, noise, latent_image,
-               denoise_mask=None, disable_pbar=False):
+    def sample(
+        self,
+        model_wrap,
+        sigmas,
+        extra_args,
+        callback,
+        noise,
+        latent_image,
+        denoise_mask=None,
+        disable_pbar=False,
+    ):
         model = model_wrap.inner_model
         self._prepare(model_wrap.model_patcher)
         self._targets = Targets(model_wrap.conds, self._adapter.config, model)
@@ -31,8 +40,17 @@ class Probe(comfy.samplers.Sampler):
         comfy.samplers.calc_cond_batch(model, conds, x, sigma, extra_args["model_options"])
         return noise
 
-    def apply_model(self, executor, x, sigma, c_concat=None, c_crossattn=None, control=None,
-                    transformer_options=None, **inputs):
+    def apply_model(
+        self,
+        executor,
+        x,
+        sigma,
+        c_concat=None,
+        c_crossattn=None,
+        control=None,
+        transformer_options=None,
+        **inputs,
+    ):
         inputs |= {"c_concat": c_concat, "c_crossattn": c_crossattn, "control": control}
         call = ModelCall(x, sigma, transformer_options, inputs)
         if (rows := conditional_rows(call, self._targets)) is not None:
@@ -40,8 +58,16 @@ class Probe(comfy.samplers.Sampler):
         return torch.zeros_like(x)
 
 
-def probe(model, adapter, positive, negative, look, prepare=lambda patcher: None,
-          sigma: float = 2.0, size: tuple[int, ...] = (2, 4, 16, 16)) -> None:
+def probe(
+    model,
+    adapter,
+    positive,
+    negative,
+    look,
+    prepare=lambda patcher: None,
+    sigma: float = 2.0,
+    size: tuple[int, ...] = (2, 4, 16, 16),
+) -> None:
     """Let `look(scorer, apply_model, call, rows)` see one call of a model on random latents."""
     sampler = Probe(adapter, look, prepare)
     model = model.clone()
@@ -83,7 +109,7 @@ def check_finite_differences(model, adapter, positive, negative, **options) -> N
         for direction in (gradient, noise + gradient * (noise.norm() / gradient.norm())):
             length = direction.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
             unit = direction / length
-            width = 0.02 * x.flatten(1).norm(dim=1).view(-1, 1, 1, 1) / 10
+            width = 0.002 * x.flatten(1).norm(dim=1).view(-1, 1, 1, 1) / 10
             difference = score_at(x + width * unit) - score_at(x - width * unit)
             measured = difference / (2 * width.flatten().double())
             expected = (gradient * unit).flatten(1).sum(1).double()

@@ -5,11 +5,9 @@ from __future__ import annotations
 import comfy.ops
 import pytest
 import torch
-from comfy.cldm.cldm import ControlNet as ControlNetModel
-from comfy.controlnet import ControlNet
 from dpt_pack.nodes.host.lora import with_lora
 from probe import check_finite_differences, gradient_of, probe
-from tiny_models import FAMILIES, randomise, tiny_adapter, tiny_model, tiny_text, unet_config
+from tiny_models import FAMILIES, tiny_adapter, tiny_model, tiny_text, with_control
 
 
 @pytest.fixture
@@ -25,7 +23,9 @@ def test_loaded_normally(family, texts):
 @pytest.mark.parametrize("tap", ["bottom1", "bottom3", "mid", "up0", "up2", "up3"])
 def test_every_tap(tap, texts):
     channels = 32 if tap == "up3" else 64
-    check_finite_differences(tiny_model("sd15"), tiny_adapter(tap=tap, in_channels=channels), *texts)
+    check_finite_differences(
+        tiny_model("sd15"), tiny_adapter(tap=tap, in_channels=channels), *texts
+    )
 
 
 def test_with_lora(texts):
@@ -58,7 +58,8 @@ def test_streamed_with_lora(texts):
 def reuse_one_buffer(monkeypatch) -> list[int]:
     """Let the host cast every weight into one buffer, as it does on a GPU short of memory."""
     cast, calls = comfy.ops.cast_bias_weight, []
-    buffer = torch.empty(1 << 20)
+    with torch.inference_mode(False):
+        buffer = torch.empty(1 << 20)
 
     def cast_into_buffer(module, x=None, *args, **kwargs):
         weight, bias, *stream = cast(module, x, *args, **kwargs)
@@ -100,24 +101,6 @@ def turn_off_casting(module: torch.nn.Module) -> None:
         module.comfy_cast_weights = False
 
 
-def control_net(seed: int = 0) -> ControlNet:
-    """The host's ControlNet for the tiny SD 1.x model, with random weights."""
-    config = unet_config("sd15") | {"num_heads": 8, "hint_channels": 3}
-    for unknown in ("out_channels", "transformer_depth_output"):
-        config.pop(unknown)
-    operations = comfy.ops.disable_weight_init
-    model = ControlNetModel(**config, operations=operations, device="cpu")
-    randomise(model, seed)
-    return ControlNet(model.eval(), device="cpu", manual_cast_dtype=None)
-
-
-def with_control(conditioning: list, strength: float = 1.0) -> list:
-    hint = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(4))
-    control = control_net().set_cond_hint(hint, strength, (0.0, 1.0))
-    return [[hidden, {**extra, "control": control, "control_apply_to_uncond": True}]
-            for hidden, extra in conditioning]
-
-
 def test_with_control_net(texts):
     positive, negative = texts
     model, adapter = tiny_model("sd15"), tiny_adapter()
@@ -137,4 +120,4 @@ def test_rows_are_split_until_they_fit(texts, monkeypatch):
         parts.append(scorer.gradients(apply_model, call, rows)[1])
 
     probe(model, adapter, *texts, look, size=(3, 4, 16, 16))
-    torch.testing.assert_close(parts[0], together, rtol=1e-4, atol=1e-8)
+    assert (parts[0] - together).abs().max() <= 1e-4 * together.abs().max()

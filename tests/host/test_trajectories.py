@@ -35,7 +35,11 @@ def sample(model, stack, timesteps, start) -> list[torch.Tensor]:
     noise = start * (sigmas[0] ** 2 + 1).sqrt() / sigmas[0]
     sampler = comfy.samplers.KSAMPLER(comfy.samplers.k_diffusion_sampling.sample_euler)
     guider.sample(
-        noise, torch.zeros_like(noise), sampler, sigmas, disable_pbar=True,
+        noise,
+        torch.zeros_like(noise),
+        sampler,
+        sigmas,
+        disable_pbar=True,
         callback=lambda step, denoised, x, steps: latents.append(x.clone()),
     )
     return [latent * a for latent, a in zip(latents, scale, strict=False)]
@@ -47,7 +51,8 @@ def test_trajectory(stack, name):
         return
     strength = RUNS[stack.name][name]
     recorded = {
-        key.removeprefix(f"{name}."): tensor for key, tensor in stack.load("trajectories").items()
+        key.removeprefix(f"{name}."): tensor
+        for key, tensor in stack.load("trajectories").items()
         if key.startswith(f"{name}.")
     }
     adapter = load_adapter(str(stack.checkpoint))

@@ -100,8 +100,11 @@ def test_lora(stack, close):
     recorded = stack.load("lora_cases")
     inputs = stack.load("cases")
     for case in cases(recorded):
-        recorded |= {key: value for key, value in inputs.items()
-                     if key in (f"{case}.latent", f"{case}.timestep")}
+        recorded |= {
+            key: value
+            for key, value in inputs.items()
+            if key in (f"{case}.latent", f"{case}.timestep")
+        }
         latent, timestep = recorded[f"{case}.latent"], recorded[f"{case}.timestep"]
         prediction = unet(latent, timestep, stack.text["cond"]).sample
         close(prediction, recorded[f"{case}.noise_pred"])
