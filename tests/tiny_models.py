@@ -65,9 +65,15 @@ def unet_config(family: str) -> dict:
     return config
 
 
-def model_patcher(family: str, config: dict, dtype: torch.dtype = torch.float32) -> ModelPatcher:
+def model_patcher(
+    family: str,
+    config: dict,
+    dtype: torch.dtype = torch.float32,
+    quant_config: dict | None = None,
+) -> ModelPatcher:
     """A loaded-from-nothing model of a family; its weights are still to be set."""
     model_config = CLASSES[family](config)
+    model_config.quant_config = quant_config
     if family != "sd15":
         model_config.unet_config["num_head_channels"] = 16
     device = torch.device("cpu")

@@ -21,8 +21,18 @@ from torch.nn import functional
 
 _layers = comfy.ops.disable_weight_init
 
-STREAMABLE: dict[type[nn.Module], Callable[..., torch.Tensor]] = {
-    _layers.Linear: lambda layer, x, weight, bias: functional.linear(x, weight, bias),
+Compute = Callable[..., torch.Tensor]
+"""What a layer computes from itself, its input, its weight and its bias."""
+
+
+def _linear(
+    layer: nn.Module, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
+    scale = getattr(layer, "pre_quant_scale", None)  # of quantised layers
+    return functional.linear(x if scale is None else x * scale.to(x), weight, bias)
+
+
+STREAMABLE: dict[type[nn.Module], Compute] = {
     _layers.Conv2d: lambda layer, x, weight, bias: layer._conv_forward(x, weight, bias),
     _layers.GroupNorm: lambda layer, x, weight, bias: functional.group_norm(
         x, layer.num_groups, weight, bias, layer.eps
@@ -86,15 +96,21 @@ def _is_plain(tensor: torch.Tensor | None) -> bool:
     return type(tensor) in (torch.Tensor, nn.Parameter)
 
 
-def _computation(module: nn.Module) -> Callable[..., torch.Tensor] | None:
-    """What a layer computes if its weights may be streamed or cast, else None."""
-    casts = getattr(module, "comfy_cast_weights", False) or getattr(module, "weight_function", None)
-    if not casts or hasattr(module, "scale_weight") or module.weight is None:
+def _computation(module: nn.Module) -> Compute | None:
+    """What a layer computes if its weights may be streamed, cast or quantised, else None."""
+    if not isinstance(module, comfy.ops.CastWeightBiasOp) or hasattr(module, "scale_weight"):
         return None
+    weight = getattr(module, "weight", None)
+    if weight is None or not (
+        module.comfy_cast_weights or module.weight_function or not _is_plain(weight)
+    ):
+        return None
+    if hasattr(module, "in_features"):
+        return _linear
     return next((f for kind, f in STREAMABLE.items() if isinstance(module, kind)), None)
 
 
-def _forward(module: nn.Module, compute: Callable[..., torch.Tensor], x: torch.Tensor):
+def _forward(module: nn.Module, compute: Compute, x: torch.Tensor) -> torch.Tensor:
     weight = module.weight
     resident = _is_plain(weight) and weight.device == x.device and weight.dtype == x.dtype
     if resident and not hasattr(module, "_v") and not module.weight_function:
@@ -110,7 +126,7 @@ class StreamedLayer(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, module: nn.Module, compute: Callable) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, module: nn.Module, compute: Compute) -> torch.Tensor:
         ctx.save_for_backward(x)
         ctx.layer = module, compute
         return compute(module, x, *_cast(module, x))
@@ -129,17 +145,46 @@ class StreamedLayer(torch.autograd.Function):
 def _cast(module: nn.Module, x: torch.Tensor) -> list[torch.Tensor | None]:
     """Weight and bias as the host would use them for `x`, LoRA patches included, copied."""
     if not hasattr(comfy.ops, "uncast_bias_weight"):  # ComfyUI before asynchronous offloading
-        return [_copy(tensor) for tensor in comfy.ops.cast_bias_weight(module, x)]
+        return [_copy(tensor, x) for tensor in comfy.ops.cast_bias_weight(module, x)]
     weight, bias, stream = comfy.ops.cast_bias_weight(module, x, offloadable=True)
-    copies = [_copy(weight), _copy(bias)]
+    copies = [_copy(weight, x), _copy(bias, x)]
     comfy.ops.uncast_bias_weight(module, weight, bias, stream)
     return copies
 
 
-def _copy(tensor: torch.Tensor | None) -> torch.Tensor | None:
+def _copy(tensor: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor | None:
     if tensor is None:
         return None
-    return tensor.clone() if _is_plain(tensor) else tensor.dequantize()
+    return (tensor.clone() if _is_plain(tensor) else tensor.dequantize()).to(x.dtype)
+
+
+@contextmanager
+def no_dead_ends(model: nn.Module) -> Iterator[None]:
+    """Refuse a forward pass in which some layer loses the gradient.
+
+    Such a layer would not stop the backward pass: its neighbours' residual connections carry on,
+    and the gradient would be wrong without an error.
+
+    Raises:
+        ValueError: names the layer.
+    """
+    leaves = (module for module in model.modules() if next(module.children(), None) is None)
+    hooks = [module.register_forward_hook(_check_differentiable) for module in leaves]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _check_differentiable(module: nn.Module, inputs: tuple, output: Any) -> None:
+    wanted = any(torch.is_tensor(x) and x.requires_grad for x in inputs)
+    if wanted and torch.is_tensor(output) and not output.requires_grad:
+        raise ValueError(
+            f"DPT cannot differentiate this model: its {type(module).__module__}."
+            f"{type(module).__name__} layers have no gradient. Load it unquantised, with "
+            "CheckpointLoaderSimple or UNETLoader, in place of the node that quantised it"
+        )
 
 
 def attention_override(function: Callable, *args: Any, **kwargs: Any) -> torch.Tensor:

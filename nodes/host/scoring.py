@@ -14,7 +14,7 @@ from ...dpt_core.features import TapReached
 from ...dpt_core.score import alignment_score
 from ...dpt_core.self_correction import gradient_of, score_gradient
 from .adapter import LoadedAdapter
-from .gradients import WeightViews, attention_override, differentiable, usable
+from .gradients import WeightViews, attention_override, differentiable, no_dead_ends, usable
 from .rows import ConditionalRows, ModelCall
 from .unet import Reader, mutates, tapped
 
@@ -40,6 +40,7 @@ class Scorer:
         self._model = model
         self._views = WeightViews()
         self._most_rows = 1 << 30
+        self._checked = False
 
     def scores(
         self, apply_model: ApplyModel, call: ModelCall, rows: ConditionalRows
@@ -114,7 +115,7 @@ class Scorer:
 
     @property
     def _half(self) -> bool:
-        return self._model.get_dtype_inference() == torch.float16
+        return (self._model.manual_cast_dtype or self._model.get_dtype()) == torch.float16
 
     @contextmanager
     def _differentiable(
@@ -124,12 +125,15 @@ class Scorer:
         with ExitStack() as stack:
             models = self._model.diffusion_model, self._adapter
             stack.enter_context(differentiable(self._views, *models))
+            if not self._checked:
+                stack.enter_context(no_dead_ends(self._model.diffusion_model))
             if mutates(call.options):
                 stack.enter_context(torch.autograd.graph.allow_mutation_on_saved_tensors())
             chosen = call.select(index)
             options = {**chosen.options, "optimized_attention_override": attention_override}
             x, sigma, inputs = usable((chosen.x, chosen.sigma, chosen.inputs))
             yield ModelCall(x, sigma, options, inputs), usable(text)
+            self._checked = True
 
     def _run_tapped(
         self,

@@ -35,7 +35,8 @@ def check_backbone(model: Any, config: AdapterConfig) -> None:
         ValueError: no diffusion UNet, another tap width, or a compiled model.
     """
     unet = model.get_model_object("diffusion_model")
-    compiled = isinstance(unet, torch._dynamo.OptimizedModule) or any(
+    parts = [*unet.modules(), *model.object_patches.values()]
+    compiled = any(hasattr(part, "_orig_mod") for part in parts) or any(
         COMPILE_KEY in wrappers for wrappers in model.wrappers.values()
     )
     if compiled:

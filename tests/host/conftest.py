@@ -18,7 +18,7 @@ def _enter_host() -> None:
     from comfy.cli_args import args
 
     args.cpu = True
-    import comfy.model_management  # noqa: F401
+    import utils.extra_config  # noqa: F401  before older nodes.py put comfy/utils.py first
 
 
 _enter_host()

@@ -7,7 +7,15 @@ import pytest
 import torch
 from dpt_pack.nodes.host.lora import with_lora
 from probe import check_finite_differences, gradient_of, probe
-from tiny_models import FAMILIES, tiny_adapter, tiny_model, tiny_text, with_control
+from tiny_models import (
+    FAMILIES,
+    model_patcher,
+    tiny_adapter,
+    tiny_model,
+    tiny_text,
+    unet_config,
+    with_control,
+)
 
 
 @pytest.fixture
@@ -107,6 +115,39 @@ def test_with_control_net(texts):
     check_finite_differences(model, adapter, with_control(positive), negative)
     controlled = gradient_of(model, adapter, with_control(positive), negative)
     assert not torch.allclose(controlled, gradient_of(model, adapter, *texts), rtol=0.01)
+
+
+def quantised(family: str):
+    """A tiny model with the host's scaled fp8 linear layers, and the same weights dequantised."""
+    plain = tiny_model(family)
+    tensors = plain.model.diffusion_model.state_dict()
+    stored = {}
+    for name, tensor in list(tensors.items()):
+        if name.endswith((".to_q.weight", ".to_k.weight", ".to_v.weight", ".net.2.weight")):
+            scale = tensor.abs().amax() / torch.finfo(torch.float8_e4m3fn).max
+            low = (tensor / scale).to(torch.float8_e4m3fn)
+            tensors[name] = low.float() * scale
+            module = name.removesuffix("weight")
+            layout = torch.tensor(list(b'{"format": "float8_e4m3fn"}'), dtype=torch.uint8)
+            stored |= {name: low, module + "weight_scale": scale, module + "comfy_quant": layout}
+    plain.model.diffusion_model.load_state_dict(tensors)
+    patcher = model_patcher(family, unet_config(family), quant_config={"mixed_ops": True})
+    patcher.model.load_model_weights({**tensors, **stored}, "")
+    return patcher, plain
+
+
+@pytest.mark.skipif(
+    not hasattr(comfy.ops, "mixed_precision_ops"), reason="this host has no quantised models"
+)
+def test_quantised(texts):
+    """The gradient of a quantised model is that of its dequantised weights."""
+    model, plain = quantised("sd21")
+    kinds = {type(tensor).__name__ for tensor in model.model.diffusion_model.parameters()}
+    assert "QuantizedTensor" in kinds
+    actual, expected = (
+        gradient_of(candidate, tiny_adapter(), *texts) for candidate in (model, plain)
+    )
+    assert (actual - expected).abs().max() <= 1e-3 * expected.abs().max()
 
 
 def test_rows_are_split_until_they_fit(texts, monkeypatch):
