@@ -88,6 +88,11 @@ def finite_rows(gradient: torch.Tensor) -> torch.Tensor:
     return gradient.isfinite().flatten(1).all(dim=1)
 
 
+def without_bad_rows(gradient: torch.Tensor) -> torch.Tensor:
+    """A gradient `[B, ...]` with zeros in the rows that are not finite throughout."""
+    return torch.where(finite_rows(gradient).view(-1, *[1] * (gradient.ndim - 1)), gradient, 0.0)
+
+
 def step(
     gradient: torch.Tensor, strength: float, input_scale: float | torch.Tensor = 1.0
 ) -> torch.Tensor:
@@ -101,8 +106,7 @@ def step(
         strength: the paper's guidance factor η, ≥ 0, published value 0.5.
         input_scale: a, a number or `[B, 1, ...]`; 1 for variance-preserving latents.
     """
-    rows = finite_rows(gradient).view(-1, *[1] * (gradient.ndim - 1))
-    return torch.where(rows, gradient, 0.0) * (strength / input_scale**2)
+    return without_bad_rows(gradient) * (strength / input_scale**2)
 
 
 def correct(
@@ -129,7 +133,7 @@ def correct(
         raise ValueError(f"strength must be at least 0; got {strength}")
     score, gradient = score_gradient(z, score_fn, half)
     moved = z + step(gradient, strength, input_scale).to(z.dtype)
-    return CorrectedLatent(moved, score, gradient)
+    return CorrectedLatent(moved, score, without_bad_rows(gradient))
 
 
 def keep_sampler_latent(

@@ -32,6 +32,13 @@ class Stack:
     def load(self, file: str) -> dict[str, torch.Tensor]:
         return load_file(self.folder / f"{file}.safetensors")
 
+    def load_run(self, name: str) -> dict[str, torch.Tensor]:
+        """What was recorded of one sampling run."""
+        recorded, prefix = self.load("trajectories"), f"{name}."
+        return {
+            key.removeprefix(prefix): recorded[key] for key in recorded if key.startswith(prefix)
+        }
+
     def unet(self) -> torch.nn.Module:
         from diffusers import UNet2DConditionModel
 

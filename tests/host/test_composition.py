@@ -11,7 +11,7 @@ from comfy_extras.nodes_custom_sampler import Noise_RandomNoise, SamplerCustomAd
 from comfy_extras.nodes_freelunch import FreeU_V2
 from dpt_pack.nodes.host.correction import Correction, with_self_correction
 from dpt_pack.nodes.host.lora import with_lora
-from runs import corrected, distance, latents, sample
+from runs import call, corrected, distance, latents, sample
 from tiny_models import FAMILIES, tiny_adapter, tiny_model, tiny_text, with_control
 
 from nodes import ConditioningCombine, ConditioningSetArea, ConditioningSetMask
@@ -146,7 +146,7 @@ def test_a_second_lora(model):
 
 
 def test_freeu(model, adapter):
-    patched = FreeU_V2.execute(model=model, b1=1.3, b2=1.4, s1=0.9, s2=0.2).result[0]
+    patched = call(FreeU_V2, model=model, b1=1.3, b2=1.4, s1=0.9, s2=0.2)
     check(patched, adapter)
 
 
@@ -169,15 +169,16 @@ def test_sampler_custom_advanced(guider, model, adapter):
     moved, scores = corrected(model, adapter)
     sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "karras", 4)
     for candidate in (model, moved):
-        guided = getattr(nodes_custom_sampler, guider).execute(model=candidate, **arguments)
-        output = SamplerCustomAdvanced.execute(
+        guided = call(getattr(nodes_custom_sampler, guider), model=candidate, **arguments)
+        output = call(
+            SamplerCustomAdvanced,
             noise=Noise_RandomNoise(3),
-            guider=guided.result[0],
+            guider=guided,
             sampler=comfy.samplers.sampler_object("dpmpp_2m"),
             sigmas=sigmas,
             latent_image=latents(),
         )
-        results.append(output.result[0]["samples"])
+        results.append(output["samples"])
     assert scores
     assert distance(results[1], results[0]) > 1e-3
 

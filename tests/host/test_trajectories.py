@@ -10,10 +10,8 @@ from dpt_pack.nodes.host.correction import Correction, with_self_correction
 from dpt_pack.nodes.host.lora import with_lora
 from tiny_models import golden_model
 
-RUNS = {
-    "sd21": {"eta0": 0.0, "eta0.5": 0.5, "eta_strong": 200.0, "eta0.5_lora": 0.5},
-    "sd1x": {"eta0.5": 0.5, "eta0.5_lora": 0.5},
-}
+RUNS = {"eta0": 0.0, "eta0.5": 0.5, "eta_strong": 200.0, "eta0.5_lora": 0.5}
+"""Recorded runs and their strength."""
 
 
 def conditioning(stack, name: str) -> list:
@@ -45,16 +43,13 @@ def sample(model, stack, timesteps, start) -> list[torch.Tensor]:
     return [latent * a for latent, a in zip(latents, scale, strict=False)]
 
 
-@pytest.mark.parametrize("name", sorted({name for runs in RUNS.values() for name in runs}))
+@pytest.mark.parametrize(
+    "stack, name",
+    [("sd21", name) for name in RUNS] + [("sd1x", "eta0.5"), ("sd1x", "eta0.5_lora")],
+    indirect=["stack"],
+)
 def test_trajectory(stack, name):
-    if name not in RUNS[stack.name]:
-        return
-    strength = RUNS[stack.name][name]
-    recorded = {
-        key.removeprefix(f"{name}."): tensor
-        for key, tensor in stack.load("trajectories").items()
-        if key.startswith(f"{name}.")
-    }
+    strength, recorded = RUNS[name], stack.load_run(name)
     adapter = load_adapter(str(stack.checkpoint))
     model = golden_model(stack)
     if name.endswith("_lora"):

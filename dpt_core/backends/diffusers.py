@@ -1,0 +1,192 @@
+"""The method on a diffusers `UNet2DConditionModel`, alone or inside any diffusers pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..adapter import DiscriminativeAdapter
+from ..config import AdapterConfig
+from ..features import read_features, tap_channels
+from ..score import alignment_score
+from ..self_correction import ScoreFunction, correct
+
+LAST_TIMESTEP = 999
+
+
+def check_unet(unet: nn.Module, config: AdapterConfig) -> None:
+    """Check that an adapter can read a UNet.
+
+    Raises:
+        ValueError: the tap is missing or has another width.
+    """
+    found = tap_channels(unet.config.block_out_channels, config.tap)
+    if found != config.in_channels:
+        raise ValueError(
+            f"this adapter expects {config.in_channels} channels at tap {config.tap}, the UNet has "
+            f"{found}: load an adapter that was trained on this model's family"
+        )
+
+
+def score_function(
+    unet: nn.Module,
+    adapter: DiscriminativeAdapter,
+    timestep: torch.Tensor | float,
+    context: torch.Tensor,
+    text: torch.Tensor,
+    **inputs: Any,
+) -> ScoreFunction:
+    """The alignment score as a function of the UNet's input.
+
+    Args:
+        unet: the UNet; it runs up to the adapter's tap only.
+        adapter: the adapter, on the UNet's device.
+        timestep: a number or `[B]`, in [0, 1000).
+        context: `[B, L, E]` what the UNet attends to (`encoder_hidden_states`).
+        text: `[B, D]` or `[1, D]` text vectors `y`.
+        inputs: further keyword inputs of the UNet.
+
+    Returns:
+        From variance-preserving latents `[B, C, h, w]` to scores `[B]` in float32.
+    """
+
+    def score(z: torch.Tensor) -> torch.Tensor:
+        features = read_features(
+            unet, adapter.config.tap, lambda: unet(z, timestep, context, **inputs)
+        )
+        timesteps = torch.as_tensor(timestep, device=z.device).expand(len(z))
+        return alignment_score(adapter.match(features.float(), timesteps), text.float())
+
+    return score
+
+
+class CorrectedRun:
+    """What happened in a self-correcting run.
+
+    Attributes:
+        scores: per corrected UNet call, the scores `[B]` before the move.
+        timesteps: per corrected call, its timestep.
+    """
+
+    def __init__(self) -> None:
+        self.scores: list[torch.Tensor] = []
+        self.timesteps: list[float] = []
+
+
+@contextmanager
+def self_correcting(
+    unet: nn.Module,
+    adapter: DiscriminativeAdapter,
+    text: torch.Tensor,
+    strength: float = 0.5,
+    *,
+    guided: bool = True,
+    start_percent: float = 0.0,
+    end_percent: float = 1.0,
+    every_n_steps: int = 1,
+) -> Iterator[CorrectedRun]:
+    """Let a UNet correct the latents it is called with: `ẑ = z + η ∂s/∂z`.
+
+    Inside the context any pipeline or loop that calls the UNet is self-correcting. Only the
+    conditional rows move; the scheduler keeps stepping from its own latent, as published.
+
+    Args:
+        unet: the UNet of a pipeline.
+        adapter: the adapter, on the UNet's device.
+        text: `[B, D]`, or `[1, D]` for all pictures, text vectors of the positive prompts.
+        strength: the paper's η, ≥ 0; 0 leaves every call as it is.
+        guided: the UNet is called with unconditional rows first and as many conditional rows
+            after them, as diffusers does with classifier-free guidance.
+        start_percent, end_percent: part of the noise schedule to correct, each in [0, 1].
+        every_n_steps: correct every n-th call, ≥ 1.
+
+    Yields:
+        The scores as they come.
+
+    Raises:
+        ValueError: the adapter does not fit the UNet.
+    """
+    check_unet(unet, adapter.config)
+    run, calls = CorrectedRun(), 0
+    latest, earliest = ((1 - percent) * LAST_TIMESTEP for percent in (start_percent, end_percent))
+    half = unet.dtype == torch.float16
+    inside = False
+
+    def move(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+        nonlocal calls, inside
+        if inside or strength == 0:
+            return None
+        names = ("sample", "timestep", "encoder_hidden_states")
+        inputs = {**dict(zip(names, args, strict=False)), **kwargs}
+        z, timestep, context = (inputs.pop(name) for name in names)
+        level = float(torch.as_tensor(timestep).flatten()[0])
+        due = calls % every_n_steps == 0 and earliest <= level <= latest
+        calls += 1
+        if not due:
+            return None
+        rows = slice(len(z) // 2, None) if guided else slice(None)
+        chosen = _rows_of(inputs, rows, len(z))
+        inside = True
+        try:
+            score = score_function(unet, adapter, timestep, context[rows], text, **chosen)
+            corrected = correct(z[rows], score, strength, half=half)
+        finally:
+            inside = False
+        run.scores.append(corrected.score.cpu())
+        run.timesteps.append(level)
+        moved = z.clone()
+        moved[rows] = corrected.latent
+        return (moved, timestep, context), inputs
+
+    hook = unet.register_forward_pre_hook(move, with_kwargs=True)
+    try:
+        yield run
+    finally:
+        hook.remove()
+
+
+def _rows_of(value: Any, rows: slice, total: int) -> Any:
+    """The conditional rows of nested UNet inputs."""
+    if torch.is_tensor(value):
+        return value[rows] if value.ndim and len(value) == total else value
+    if isinstance(value, Mapping):
+        return {key: _rows_of(item, rows, total) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_rows_of(item, rows, total) for item in value)
+    return value
+
+
+@torch.no_grad()
+def text_vectors(pipeline: Any, prompts: Sequence[str], source: str = "eos_hidden") -> torch.Tensor:
+    """Text vectors `y` of prompts, `[B, D]`.
+
+    Args:
+        pipeline: a diffusers pipeline of Stable Diffusion 1.x, 2.x or SDXL.
+        prompts: the prompts.
+        source: one of :data:`dpt_core.config.TEXT_SOURCES`.
+    """
+    encoders = [(pipeline.tokenizer, pipeline.text_encoder)]
+    xl = getattr(pipeline, "text_encoder_2", None) is not None
+    if xl:
+        encoders.append((pipeline.tokenizer_2, pipeline.text_encoder_2))
+    vectors = []
+    for tokenizer, encoder in encoders:
+        ids = tokenizer(
+            list(prompts),
+            padding="max_length",
+            max_length=tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        ).input_ids.to(encoder.device)
+        output = encoder(ids, output_hidden_states=True)
+        if source == "pooled":
+            vectors = [output[0] if xl else output.pooler_output]  # SDXL: of the second encoder
+            continue
+        hidden = output.hidden_states[-2] if xl else output.last_hidden_state
+        ends = (ids == tokenizer.eos_token_id).int().argmax(dim=1)
+        vectors.append(hidden[torch.arange(len(ids)), ends])
+    return torch.cat(vectors, dim=-1)

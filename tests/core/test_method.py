@@ -1,0 +1,160 @@
+"""Score, correction, taps and boxes on small inputs, without any backbone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from dpt_core import AdapterConfig, DiscriminativeAdapter, alignment_score, correct
+from dpt_core.features import split_tap, tap_channels
+from dpt_core.grounding import ground
+from dpt_core.lora import lora_key, lora_updates, merge_lora
+from dpt_core.plots import score_curves
+from dpt_core.self_correction import score_gradient, step
+
+
+def quadratic(z: torch.Tensor) -> torch.Tensor:
+    return -(z**2).flatten(1).sum(1) / 2
+
+
+def test_correct_moves_along_the_gradient():
+    z = torch.randn(3, 4, 2, 2)
+    corrected = correct(z, quadratic, 0.25)
+    torch.testing.assert_close(corrected.gradient, -z)
+    torch.testing.assert_close(corrected.latent, 0.75 * z)
+    torch.testing.assert_close(corrected.score, quadratic(z))
+
+
+def test_the_samplers_space_moves_by_the_same_vp_step():
+    """`x = z / a`: correcting x and scaling is scaling and correcting z."""
+    scale, z = 0.1, torch.randn(2, 4, 2, 2)
+    in_x = correct(z / scale, lambda x: quadratic(scale * x), 0.25, input_scale=scale)
+    torch.testing.assert_close(scale * in_x.latent, correct(z, quadratic, 0.25).latent)
+
+
+def test_rows_without_a_finite_gradient_stay():
+    z = torch.randn(2, 4, 2, 2)
+    z[1] = 0
+    corrected = correct(z, lambda z: z.flatten(1).norm(dim=1).sqrt(), 0.25)  # ∞ at zero
+    assert torch.equal(corrected.latent[1], z[1])
+    assert not corrected.gradient[1].any()
+    assert not torch.equal(corrected.latent[0], z[0])
+    assert step(torch.full((1, 2), torch.nan), 1.0).tolist() == [[0.0, 0.0]]
+
+
+def test_negative_strength():
+    with pytest.raises(ValueError, match="at least 0"):
+        correct(torch.zeros(1, 1), quadratic, -1.0)
+
+
+def test_a_score_without_gradient():
+    with pytest.raises(ValueError, match="no gradient"):
+        correct(torch.zeros(1, 4), lambda z: quadratic(z.detach()), 1.0)
+
+
+def test_half_precision_gradients_do_not_vanish():
+    def tiny(z: torch.Tensor) -> torch.Tensor:
+        return (z * 1e-3).half().float().sum(1) * 1e-9
+
+    z = torch.ones(1, 4)
+    _, plain = score_gradient(z, tiny)
+    _, scaled = score_gradient(z, tiny, half=True)
+    torch.testing.assert_close(scaled, torch.full_like(z, 1e-12), rtol=0.02, atol=0)
+    assert not plain.any()  # why the score is scaled
+
+    def steep(z: torch.Tensor) -> torch.Tensor:
+        return (z.half() * 30).float().sum(1)
+
+    _, gradient = score_gradient(z, steep, half=True)  # overflows at the largest scale
+    torch.testing.assert_close(gradient, torch.full_like(z, 30.0))
+
+
+def test_score_is_the_best_cosine():
+    text = torch.tensor([[1.0, 0.0]])
+    queries = torch.tensor([[[0.0, 3.0], [2.0, 0.0]], [[-1.0, 0.0], [1.0, 1.0]]])
+    torch.testing.assert_close(alignment_score(queries, text), torch.tensor([1.0, 0.5**0.5]))
+    with pytest.raises(ValueError, match="width 2, got 3"):
+        alignment_score(queries, torch.zeros(1, 3))
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_matching_alone_equals_the_whole_adapter(layers):
+    config = AdapterConfig(8, 12, width=32, feed_forward=32, decoder_layers=layers)
+    adapter = DiscriminativeAdapter(config).eval()
+    features, timesteps = torch.randn(2, 8, 3, 5), torch.tensor([3, 700])
+    whole = adapter(features, timesteps)
+    torch.testing.assert_close(adapter.match(features, timesteps), whole.query_text)
+    assert whole.query_text.shape == (2, 10, 12)
+    assert whole.logits.shape == (2, 100, 256)
+    assert whole.boxes.shape == (2, 100, 4)
+
+
+def test_features_of_another_width():
+    adapter = DiscriminativeAdapter(AdapterConfig(8, 12, width=32))
+    with pytest.raises(ValueError, match="expects 8 channels at up1, got 9"):
+        adapter(torch.zeros(1, 9, 2, 2), torch.zeros(1))
+
+
+@pytest.mark.parametrize(
+    "field, value", [("tap", "up9"), ("text", "last"), ("width", 30), ("matching_queries", 0)]
+)
+def test_config_says_what_it_expects(field, value):
+    with pytest.raises(ValueError, match=field):
+        AdapterConfig(**{"in_channels": 8, "text_width": 8, field: value})
+
+
+def test_taps():
+    widths = [320, 640, 1280, 1280]
+    assert [tap_channels(widths, tap) for tap in ("bottom1", "mid", "up0", "up1", "up3")] == [
+        640,
+        1280,
+        1280,
+        1280,
+        320,
+    ]
+    with pytest.raises(ValueError, match="3 levels"):
+        split_tap("up3", 3)
+    with pytest.raises(ValueError, match="tap must be one of"):
+        split_tap("up4", 4)
+
+
+def test_boxes():
+    logits = torch.zeros(1, 2, 3)
+    logits[0, 0, -1] = 100
+    boxes = torch.tensor([[[0.5, 0.5, 0.5, 0.25], [0.25, 0.5, 0.5, 1.0]]])
+    found = ground(logits, boxes, torch.tensor([[200, 100]]))
+    assert found.boxes[0].tolist() == [[25, 75, 75, 125], [0, 0, 50, 200]]
+    torch.testing.assert_close(found.scores, torch.tensor([[0.0, 2 / 3]]))
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.to_q = nn.Linear(3, 5, bias=False)
+
+
+def test_lora_goes_in_and_out():
+    unet = nn.ModuleDict({"attn1": Attention()})
+    before = unet["attn1"].to_q.weight.detach().clone()
+    down, up = torch.randn(2, 3), torch.randn(5, 2)
+    lora = {lora_key("attn1.to_q", "down"): down, lora_key("attn1.to_q", "up"): up}
+    merge_lora(unet, lora, 0.5)
+    torch.testing.assert_close(unet["attn1"].to_q.weight, before + 0.5 * up @ down)
+    merge_lora(unet, lora, -0.5)
+    torch.testing.assert_close(unet["attn1"].to_q.weight, before)
+    with pytest.raises(ValueError, match="another model family"):
+        merge_lora(nn.ModuleDict(), lora)
+    with pytest.raises(ValueError, match="no counterpart"):
+        list(lora_updates({lora_key("attn1.to_q", "down"): down}))
+    with pytest.raises(ValueError, match="not a LoRA key"):
+        list(lora_updates({"unet.x": down}))
+
+
+def test_score_curves():
+    drawn = score_curves({0: [0.1, 0.2], 1: [0.2, 0.4], 4: [0.3, 0.3]}, 400, 300)
+    empty = score_curves({})
+    assert drawn.shape == (300, 400, 3)
+    assert empty.shape == (512, 768, 3)
+    colours = {tuple(pixel) for pixel in drawn.reshape(-1, 3).tolist()}
+    assert {(31, 119, 180), (255, 127, 14)} <= colours  # a line each

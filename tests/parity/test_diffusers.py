@@ -1,0 +1,83 @@
+"""The published sampling loop on a diffusers UNet, and the same inside a whole pipeline."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from diffusers import DDIMScheduler
+
+from dpt_core import AdapterConfig, load_checkpoint
+from dpt_core.backends.diffusers import check_unet, score_function, self_correcting
+from dpt_core.lora import merge_lora
+
+RUNS = {"eta0": 0.0, "eta0.5": 0.5, "eta_strong": 200.0, "eta0.5_lora": 0.5}
+"""Recorded runs and their strength."""
+
+
+@pytest.mark.parametrize(
+    "stack, name",
+    [("sd21", name) for name in RUNS] + [("sd1x", "eta0.5"), ("sd1x", "eta0.5_lora")],
+    indirect=["stack"],
+)
+def test_trajectory(stack, golden, name):
+    recorded = stack.load_run(name)
+    unet, checkpoint = stack.unet(), load_checkpoint(stack.checkpoint)
+    if name.endswith("lora"):
+        merge_lora(unet, checkpoint.lora)
+    scheduler = DDIMScheduler.from_config(
+        json.loads((golden / "scheduler_config.json").read_text())
+    )
+    scheduler.set_timesteps(len(recorded["timesteps"]))
+    context = torch.cat([stack.text["uncond"], stack.text["cond"]])
+    strength = RUNS[name]
+    z = recorded["latents"][0]
+    with self_correcting(unet, checkpoint.adapter, stack.text["pooled_cond"], strength) as run:
+        for step, timestep in enumerate(recorded["timesteps"][:-1]):
+            with torch.no_grad():
+                unconditional, conditional = unet(z.repeat(2, 1, 1, 1), timestep, context)[0].chunk(
+                    2
+                )
+            noise = unconditional + 7.5 * (conditional - unconditional)
+            z = scheduler.step(noise, int(timestep), z).prev_sample
+            expected = recorded["latents"][step + 1]
+            assert (z - expected).norm() / expected.norm() <= 1e-4, step
+    if strength:
+        torch.testing.assert_close(
+            torch.stack(run.scores), recorded["s"][: len(run.scores)], atol=1e-4, rtol=0
+        )
+    assert len(run.scores) == (len(recorded["timesteps"]) - 1 if strength else 0)
+
+
+def test_range_and_every_nth_call(stack):
+    unet, checkpoint = stack.unet(), load_checkpoint(stack.checkpoint)
+    z, text = torch.randn(2, 4, 16, 16), stack.text["pooled_cond"][:1]
+    settings = {"guided": False, "start_percent": 0.2, "end_percent": 0.7, "every_n_steps": 2}
+    plain = [unet(z, t, stack.text["cond"]).sample for t in range(950, 0, -100)]
+    with self_correcting(unet, checkpoint.adapter, text, 100.0, **settings) as run:
+        moved = [unet(z, t, stack.text["cond"]).sample for t in range(950, 0, -100)]
+    assert run.timesteps == [750.0, 550.0, 350.0]
+    changed = [not torch.equal(one, other) for one, other in zip(plain, moved, strict=True)]
+    assert changed == [t in run.timesteps for t in range(950, 0, -100)]
+    assert torch.equal(unet(z, 750, stack.text["cond"]).sample, plain[2])
+
+
+def test_score_function(stack):
+    unet, checkpoint = stack.unet(), load_checkpoint(stack.checkpoint)
+    recorded = stack.load("cases")
+    score = score_function(
+        unet,
+        checkpoint.adapter,
+        recorded["case0.timestep"],
+        stack.text["cond"],
+        stack.text["pooled_cond"],
+    )
+    torch.testing.assert_close(score(recorded["case0.latent"]), recorded["case0.s"])
+
+
+def test_another_family(stack):
+    config = AdapterConfig(in_channels=8, text_width=64)
+    width = stack.unet_config["block_out_channels"][-2]
+    with pytest.raises(ValueError, match=f"expects 8 channels at tap up1, the UNet has {width}"):
+        check_unet(stack.unet(), config)
