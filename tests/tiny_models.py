@@ -65,20 +65,18 @@ def unet_config(family: str) -> dict:
     return config
 
 
-def model_patcher(
-    family: str,
-    config: dict,
-    dtype: torch.dtype = torch.float32,
-    quant_config: dict | None = None,
-) -> ModelPatcher:
-    """A loaded-from-nothing model of a family; its weights are still to be set."""
+def narrow(family: str, config: dict):
+    """The host's model config of a family."""
     model_config = CLASSES[family](config)
-    model_config.quant_config = quant_config
     if family != "sd15":
         model_config.unet_config["num_head_channels"] = 16
+    return model_config
+
+
+def model_patcher(model_config, dtype: torch.dtype = torch.float32) -> ModelPatcher:
+    """A model as the host's loaders give it; its weights are still to be set."""
     device = torch.device("cpu")
-    manual_cast = None if dtype == torch.float32 else torch.float32
-    model_config.set_inference_dtype(dtype, manual_cast)
+    model_config.set_inference_dtype(dtype, None if dtype == torch.float32 else torch.float32)
     model = model_config.get_model({}, "", device=device)
     return ModelPatcher(model, load_device=management.get_torch_device(), offload_device=device)
 
@@ -100,7 +98,7 @@ def randomise(module: torch.nn.Module, seed: int) -> None:
 
 def tiny_model(family: str, seed: int = 0, dtype: torch.dtype = torch.float32) -> ModelPatcher:
     """A random narrow model of a family."""
-    patcher = model_patcher(family, unet_config(family), dtype)
+    patcher = model_patcher(narrow(family, unet_config(family)), dtype)
     randomise(patcher.model.diffusion_model, seed)
     return patcher
 
@@ -119,12 +117,11 @@ def golden_model(stack) -> ModelPatcher:
     if isinstance(heads, list):
         width = golden["block_out_channels"][0] // heads[0]
         model_config.unet_config |= {"num_heads": -1, "num_head_channels": width}
-    model_config.set_inference_dtype(torch.float32, None)
-    model = model_config.get_model({}, "", device=torch.device("cpu"))
+    patcher = model_patcher(model_config)
     names = comfy.utils.unet_to_diffusers(config)
     weights = {names[name]: tensor for name, tensor in stack.load("unet").items()}
-    model.diffusion_model.load_state_dict(weights)
-    return ModelPatcher(model, management.get_torch_device(), torch.device("cpu"))
+    patcher.model.diffusion_model.load_state_dict(weights)
+    return patcher
 
 
 def tiny_clip(seed: int = 0) -> comfy.sd.CLIP:
@@ -201,7 +198,7 @@ def random_lora(model: ModelPatcher, seed: int = 0, rank: int = 4) -> dict[str, 
     names = comfy.utils.unet_to_diffusers(model.model.model_config.unet_config)
     weights = model.model.diffusion_model.state_dict()
     lora = {}
-    for name, host_name in names.items():
+    for name, host_name in sorted(names.items()):
         module = name.removesuffix(".weight")
         if module.endswith((".to_q", ".to_k", ".to_v", ".to_out.0")) and host_name in weights:
             out, into = weights[host_name].shape

@@ -180,11 +180,15 @@ def no_dead_ends(model: nn.Module) -> Iterator[None]:
 def _check_differentiable(module: nn.Module, inputs: tuple, output: Any) -> None:
     wanted = any(torch.is_tensor(x) and x.requires_grad for x in inputs)
     if wanted and torch.is_tensor(output) and not output.requires_grad:
-        raise ValueError(
-            f"DPT cannot differentiate this model: its {type(module).__module__}."
-            f"{type(module).__name__} layers have no gradient. Load it unquantised, with "
-            "CheckpointLoaderSimple or UNETLoader, in place of the node that quantised it"
-        )
+        raise not_differentiable(f"its {type(module).__name__} layers have no gradient")
+
+
+def not_differentiable(why: str) -> ValueError:
+    """The error for a model whose layers autograd cannot pass."""
+    return ValueError(
+        f"DPT cannot differentiate this model: {why}. Load it unquantised, with "
+        "CheckpointLoaderSimple or UNETLoader, in place of the node that quantised it"
+    )
 
 
 def attention_override(function: Callable, *args: Any, **kwargs: Any) -> torch.Tensor:

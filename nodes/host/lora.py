@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import comfy.lora
+import comfy.utils
 
 from ...dpt_core.lora import PREFIX
 from .adapter import LoadedAdapter
@@ -33,6 +34,14 @@ def with_lora(model: Any, adapter: LoadedAdapter, strength: float) -> Any:
     patches = comfy.lora.load_lora(
         {key.removeprefix(PREFIX): tensor for key, tensor in lora.items()}, names
     )
+    for name, patch in patches.items():
+        up, down = patch.weights[:2]
+        found = tuple(comfy.utils.get_attr(model.model, name).shape[:2])
+        if found != (up.shape[0], down.shape[1]):
+            raise ValueError(
+                f"the LoRA of {adapter.name} updates a weight of {(up.shape[0], down.shape[1])} at "
+                f"{name}, the wired model has {found}: it was trained on another model family"
+            )
     clone = model.clone()
     applied = clone.add_patches(patches, strength)
     if 2 * len(applied) != len(lora):

@@ -61,7 +61,8 @@ class Measurement(comfy.samplers.Sampler):
         for _ in range(self._draws):
             throw_exception_if_processing_interrupted()
             draw = torch.randn(latent_image[:1].shape, generator=generator).to(latent_image)
-            x = model.model_sampling.noise_scaling(sigmas[0], draw, latent_image)
+            noise = draw.repeat(len(latent_image), 1, 1, 1)
+            x = model.model_sampling.noise_scaling(sigmas[0], noise, latent_image)
             draws.append(self._scores_of(model, model_wrap.conds, x, sigma, extra_args))
             progress.update(1)
         self.scores = torch.stack(draws)

@@ -14,7 +14,14 @@ from ...dpt_core.features import TapReached
 from ...dpt_core.score import alignment_score
 from ...dpt_core.self_correction import gradient_of, score_gradient
 from .adapter import LoadedAdapter
-from .gradients import WeightViews, attention_override, differentiable, no_dead_ends, usable
+from .gradients import (
+    WeightViews,
+    attention_override,
+    differentiable,
+    no_dead_ends,
+    not_differentiable,
+    usable,
+)
 from .rows import ConditionalRows, ModelCall
 from .unet import Reader, mutates, tapped
 
@@ -176,6 +183,12 @@ class Scorer:
                 self._most_rows = (end - start) // 2
                 management.soft_empty_cache()
                 logger.warning("DPT: out of memory, going on with %d rows", self._most_rows)
+            except RuntimeError as error:
+                if "inference tensor" in str(error).lower():
+                    raise not_differentiable(
+                        "some layer hides its weights from autograd"
+                    ) from error
+                raise
         return tuple(map(torch.cat, zip(*parts, strict=True)))
 
     def _rows_that_fit(self, x: torch.Tensor) -> int:

@@ -10,6 +10,7 @@ from probe import check_finite_differences, gradient_of, probe
 from tiny_models import (
     FAMILIES,
     model_patcher,
+    narrow,
     tiny_adapter,
     tiny_model,
     tiny_text,
@@ -131,7 +132,9 @@ def quantised(family: str):
             layout = torch.tensor(list(b'{"format": "float8_e4m3fn"}'), dtype=torch.uint8)
             stored |= {name: low, module + "weight_scale": scale, module + "comfy_quant": layout}
     plain.model.diffusion_model.load_state_dict(tensors)
-    patcher = model_patcher(family, unet_config(family), quant_config={"mixed_ops": True})
+    config = narrow(family, unet_config(family))
+    config.quant_config = {"mixed_ops": True}
+    patcher = model_patcher(config)
     patcher.model.load_model_weights({**tensors, **stored}, "")
     return patcher, plain
 

@@ -1,0 +1,42 @@
+"""Recorded predictions, scores and gradients, through the host's UNet carrying the same weights."""
+
+from __future__ import annotations
+
+import comfy.model_management as management
+import pytest
+import torch
+from dpt_pack.nodes.host.adapter import load_adapter
+from dpt_pack.nodes.host.lora import with_lora
+from dpt_pack.nodes.host.rows import ConditionalRows, ModelCall
+from dpt_pack.nodes.host.scoring import Scorer
+from tiny_models import golden_model
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_cases(stack, close, lora):
+    adapter, model = load_adapter(str(stack.checkpoint)), golden_model(stack)
+    if lora:
+        model = with_lora(model, adapter, 1.0)
+    management.load_models_gpu([model, adapter.patcher])
+    scorer, sampling = Scorer(adapter, model.model), model.model.model_sampling
+    inputs, recorded = stack.load("cases"), stack.load("lora_cases" if lora else "cases")
+    names = sorted({key.split(".")[0] for key in recorded if key.endswith(".grad")})
+    for name in names:
+        z, timesteps = inputs[f"{name}.latent"], inputs[f"{name}.timestep"]
+        sigma = sampling.sigma(timesteps)
+        scale = (sigma**2 + 1).rsqrt().view(-1, 1, 1, 1)
+        call = ModelCall(z / scale, sigma, {}, {"c_crossattn": stack.text["cond"]})
+        rows = ConditionalRows(
+            index=torch.arange(len(z)),
+            image=torch.arange(len(z)),
+            text=stack.text["pooled_cond"],
+            areas=[None] * len(z),
+            key=(),
+        )
+        scores, gradient = scorer.gradients(model.model.apply_model, call, rows)
+        close(scores, recorded[f"{name}.s"])
+        close(scorer.scores(model.model.apply_model, call, rows), recorded[f"{name}.s"])
+        close(gradient / scale, recorded[f"{name}.grad"])
+        noise = (call.x - call.run(model.model.apply_model)) / sigma.view(-1, 1, 1, 1)
+        close(noise, recorded[f"{name}.noise_pred"])
+    assert names
