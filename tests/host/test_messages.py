@@ -96,7 +96,7 @@ class Int8Linear(torch.nn.Module):
         self.register_buffer("quantised", (weight / self.scale).round().to(torch.int8).t())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        rows, scale = x.flatten(0, -2), x.abs().amax() / 127
+        rows, scale = x.flatten(0, -2), x.detach().abs().amax() / 127
         product = torch._int_mm((rows / scale).round().to(torch.int8), self.quantised)
         return (product * (scale * self.scale)).view(*x.shape[:-1], -1)
 
