@@ -10,6 +10,7 @@ from types import ModuleType
 import pytest
 import torch
 from comfy_copy import ROOT, find_comfyui
+from comfy_server import Server
 
 
 def _enter_host() -> None:
@@ -44,3 +45,23 @@ def inference_mode() -> Iterator[None]:
     """The host runs every node under inference mode."""
     with torch.inference_mode():
         yield
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A running ComfyUI with the pack, narrow models and adapters for them."""
+    from dpt_pack.dpt_core.checkpoint import save_checkpoint
+    from tiny_models import tiny_adapter, tiny_model
+
+    server = Server(tmp_path_factory.mktemp("comfyui"))
+    adapters = server.base / "models" / "dpt"
+    with torch.inference_mode():
+        whole = tiny_adapter(lora_for=tiny_model("sd15")).checkpoint
+        save_checkpoint(adapters / "tiny.safetensors", whole)
+        save_checkpoint(adapters / "stage1.safetensors", tiny_adapter().checkpoint)
+        wide = tiny_adapter(in_channels=40).checkpoint
+        save_checkpoint(adapters / "other_family.safetensors", wide)
+    (adapters / "no_adapter.safetensors").write_bytes(b"something else")
+    server.start()
+    yield server
+    server.stop()
