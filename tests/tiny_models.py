@@ -141,22 +141,24 @@ def tiny_clip(seed: int = 0) -> comfy.sd.CLIP:
     return clip
 
 
-def tiny_vae(seed: int = 0) -> comfy.sd.VAE:
-    """A narrow VAE with factor 8."""
+def narrow_vae(**sizes) -> comfy.sd.VAE:
+    """A VAE with factor 8; its weights are still to be set."""
     ddconfig = {
         "double_z": True,
         "z_channels": 4,
         "resolution": 256,
         "in_channels": 3,
         "out_ch": 3,
-        "ch": 32,
-        "ch_mult": [1, 1, 1, 1],
-        "num_res_blocks": 1,
         "attn_resolutions": [],
         "dropout": 0.0,
+        **sizes,
     }
-    config = {"params": {"ddconfig": ddconfig, "embed_dim": 4}}
-    vae = comfy.sd.VAE(sd={}, config=config)
+    return comfy.sd.VAE(sd={}, config={"params": {"ddconfig": ddconfig, "embed_dim": 4}})
+
+
+def tiny_vae(seed: int = 0) -> comfy.sd.VAE:
+    """A random narrow VAE."""
+    vae = narrow_vae(ch=32, ch_mult=[1, 1, 1, 1], num_res_blocks=1)
     randomise(vae.first_stage_model, seed)
     return vae
 

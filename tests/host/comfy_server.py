@@ -18,6 +18,7 @@ import websocket
 from comfy_copy import ROOT, find_comfyui
 
 HERE = Path(__file__).resolve().parent
+MODELS = ("checkpoints", "controlnet", "dpt")
 START_LIMIT = 180
 RUN_LIMIT = 600
 
@@ -48,7 +49,7 @@ class Server:
 
     def __init__(self, base: Path) -> None:
         self.base = base
-        for folder in ("custom_nodes", "input", "output", "models/dpt"):
+        for folder in ("custom_nodes", "input", *(f"models/{kind}" for kind in MODELS)):
             (base / folder).mkdir(parents=True, exist_ok=True)
         for name, target in (("dpt-t2i", ROOT), ("tiny_pack", HERE / "tiny_pack")):
             (base / "custom_nodes" / name).symlink_to(target)

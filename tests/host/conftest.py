@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from types import ModuleType
 
 import pytest
@@ -51,7 +53,8 @@ def inference_mode() -> Iterator[None]:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A running ComfyUI with the pack, narrow models and adapters for them."""
     from dpt_pack.dpt_core.checkpoint import save_checkpoint
-    from tiny_models import tiny_adapter, tiny_model
+    from real_files import MODEL_CHANNELS, real_config, write_checkpoint, write_control_net
+    from tiny_models import model_patcher, random_lora, tiny_adapter, tiny_model
 
     server = Server(tmp_path_factory.mktemp("comfyui"))
     adapters = server.base / "models" / "dpt"
@@ -61,6 +64,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         save_checkpoint(adapters / "stage1.safetensors", tiny_adapter().checkpoint)
         wide = tiny_adapter(in_channels=40).checkpoint
         save_checkpoint(adapters / "other_family.safetensors", wide)
+        real = tiny_adapter(in_channels=MODEL_CHANNELS, text_width=1024).checkpoint
+        lora = random_lora(model_patcher(real_config("sd21")))
+        save_checkpoint(adapters / "dpt-sd21-base.safetensors", replace(real, lora=lora))
+        write_checkpoint(server.base / "models/checkpoints/v2-1_512-ema-pruned.safetensors")
+        write_control_net(server.base / "models/controlnet/control_v11p_sd21_canny.safetensors")
+    shutil.copy(find_comfyui() / "input" / "example.png", server.base / "input")
     (adapters / "no_adapter.safetensors").write_bytes(b"something else")
     server.start()
     yield server

@@ -1,0 +1,89 @@
+"""The example workflows: complete, twinned in API format, and running as shipped."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from comfy_copy import ROOT
+from PIL import Image
+
+WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
+WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+
+
+def load(path) -> dict:
+    return json.loads(path.read_text())
+
+
+def test_there_are_workflows():
+    assert WORKFLOWS
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_complete(path):
+    workflow = load(path)
+    assert workflow["version"] == 0.4
+    width, height = Image.open(path.with_suffix(".jpg")).size
+    assert width >= 400 and height >= 300
+    for node in workflow["nodes"]:
+        assert node["properties"]["ver"]
+        ours = node["type"].startswith("DPT_")
+        assert node["properties"]["cnr_id"] == ("dpt-t2i" if ours else "comfy-core")
+        if node["type"] in ("CheckpointLoaderSimple", "ControlNetLoader"):
+            (model,) = node["properties"]["models"]
+            assert model["name"] == node["widgets_values"][0]
+            assert model["url"].startswith("https://huggingface.co/")
+    ids = {node["id"] for node in workflow["nodes"]}
+    assert max(ids) == workflow["last_node_id"]
+    assert all({source, target} <= ids for _, source, _, target, _, _ in workflow["links"])
+
+
+def api_format(workflow: dict, server) -> dict:
+    """What the front end would queue for a workflow."""
+    links = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
+    prompt = {}
+    for node in workflow["nodes"]:
+        if node["type"] == "MarkdownNote":
+            continue
+        schema = server.get(f"object_info/{node['type']}")[node["type"]]["input"]
+        values, inputs = iter(node["widgets_values"]), {}
+        linked = {entry["name"]: links[entry["link"]] for entry in node["inputs"] if entry["link"]}
+        for name, spec in {**schema["required"], **schema.get("optional", {})}.items():
+            if isinstance(spec[0], list) or spec[0] in WIDGETS:
+                inputs[name] = next(values)
+                options = spec[1] if len(spec) > 1 else {}
+                if options.get("control_after_generate") or options.get("image_upload"):
+                    next(values)
+        assert not list(values), f"{node['type']} has widget values left over"
+        prompt[str(node["id"])] = {"class_type": node["type"], "inputs": inputs | linked}
+    return prompt
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_twin(path, server):
+    twin = load(ROOT / "api_workflows" / path.name)
+    for node in twin.values():
+        assert node.pop("_meta")["title"]
+    assert twin == api_format(load(path), server)
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_runs(path, server):
+    """As shipped, but for size, steps and random weights."""
+    prompt = load(ROOT / "api_workflows" / path.name)
+    for node in prompt.values():
+        if node["class_type"] == "EmptyLatentImage":
+            node["inputs"] |= {"width": 128, "height": 128, "batch_size": 2}
+        if "steps" in node["inputs"]:
+            node["inputs"]["steps"] = 2
+    outcome = server.run(prompt)
+    assert outcome.error is None, outcome.error
+    for number, node in prompt.items():
+        if node["class_type"] in ("SaveImage", "PreviewImage"):
+            pictures = outcome.outputs[number]["images"]
+            assert pictures
+            for item in pictures:
+                assert Image.open(server.output(item)).getextrema()
+        if node["class_type"] == "PreviewAny":
+            assert outcome.outputs[number]["text"]
