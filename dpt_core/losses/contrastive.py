@@ -1,0 +1,111 @@
+"""Image-text matching: the right pair must score above its hard and random negatives."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch.nn.functional import cross_entropy, normalize
+
+PAIRS = (
+    ("own image", "own text"),
+    ("own image", "hard text"),
+    ("own image", "random text"),
+    ("hard image", "own text"),
+    ("random image", "own text"),
+)
+"""What the adapter must see per example: the text is the backbone's context, so that every pair
+is a pass of its own. Noise and timestep are the same in all five."""
+
+
+class MatchingPairs(NamedTuple):
+    """Matching queries of `B` examples in both directions; candidate 0 is the right one.
+
+    Attributes:
+        image_queries: `[B, T, Q, D]` the own image seen with each of `T` texts.
+        text_queries: `[B, I, Q, D]` each of `I` images seen with the own text.
+        texts: `[B, T, D]` text vectors `y`: own, hard negative, random.
+    """
+
+    image_queries: torch.Tensor
+    text_queries: torch.Tensor
+    texts: torch.Tensor
+
+    @classmethod
+    def from_passes(cls, queries: torch.Tensor, texts: torch.Tensor) -> MatchingPairs:
+        """Arrange the queries of five passes.
+
+        Args:
+            queries: `[5·B, Q, D]` one pair of :data:`PAIRS` after another, each for all examples.
+            texts: `[B, 3, D]` own, hard and random text vectors.
+
+        Raises:
+            ValueError: not five passes of `B` examples.
+        """
+        if len(queries) != len(PAIRS) * len(texts):
+            raise ValueError(
+                f"expected queries of {len(PAIRS)} passes of {len(texts)} examples; got "
+                f"{len(queries)} rows"
+            )
+        own, hard_text, random_text, hard_image, random_image = queries.chunk(len(PAIRS))
+        return cls(
+            torch.stack((own, hard_text, random_text), dim=1),
+            torch.stack((own, hard_image, random_image), dim=1),
+            texts,
+        )
+
+
+def contrastive_loss(
+    pairs: MatchingPairs,
+    logit_scale: torch.Tensor | float,
+    dtype: torch.dtype = torch.float32,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Matching losses of Section 3.2, where the best query speaks for an image.
+
+    With the score `s(x, y) = max_j cos(q_j, y)` of image x seen with text y:
+    `i2t = −log softmax_k(scale·s(x, y_k))₀` and `t2i = −log softmax_k(scale·s(x_k, y))₀`, averaged
+    over the batch. Each candidate text is compared with the queries it conditioned itself.
+
+    Args:
+        pairs: queries and texts, any floating dtype.
+        logit_scale: factor on the cosines, above 0: `exp` of the adapter's `logit_scale`, which
+            starts at 1/0.07 and is not capped.
+        dtype: what to compute in. The published code casts queries and texts to float16; we do not
+            by default, since a score then has three digits and the two best queries tie.
+
+    Returns:
+        `(i2t, t2i)`, scalars.
+
+    Raises:
+        ValueError: shapes disagree.
+    """
+    _check(pairs)
+    images, texts = (normalize(each.to(dtype), dim=-1) for each in (pairs[0], pairs.texts))
+    candidates = normalize(pairs.text_queries.to(dtype), dim=-1)
+    right = torch.zeros(len(texts), dtype=torch.long, device=texts.device)
+
+    def loss(queries: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        # A product and a sum, not a matmul: autocast would compute that one in half precision.
+        scores = (queries * text[:, :, None]).sum(-1).max(dim=-1).values
+        return cross_entropy(scores * logit_scale, right)
+
+    return loss(images, texts), loss(candidates, texts[:, :1])
+
+
+def _check(pairs: MatchingPairs) -> None:
+    images, candidates, texts = (tuple(each.shape) for each in pairs)
+    if len(images) != 4 or len(candidates) != 4 or len(texts) != 3:
+        raise ValueError(
+            "expected queries [B, T, Q, D], [B, I, Q, D] and texts [B, T, D]; got "
+            f"{list(images)}, {list(candidates)} and {list(texts)}"
+        )
+    if images[:2] != texts[:2] or candidates[0] != texts[0]:
+        raise ValueError(
+            f"queries and texts belong to different examples or numbers of candidates: "
+            f"{list(images)}, {list(candidates)} and {list(texts)}"
+        )
+    if {images[3], candidates[3]} != {texts[2]}:
+        raise ValueError(
+            f"queries of width {images[3]} and {candidates[3]} cannot be compared with text "
+            f"vectors of width {texts[2]}: the adapter belongs to another text encoder"
+        )
