@@ -1,0 +1,1 @@
+"""Training: the data, the losses and the loops that make an adapter and its LoRA."""
