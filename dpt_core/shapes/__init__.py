@@ -1,0 +1,1 @@
+"""A world of coloured shapes whose alignment can be checked exactly."""
