@@ -17,11 +17,9 @@ def score_curves(scores: Mapping[int, Sequence[float]], width: int = 768, height
     Returns:
         `[height, width, 3]` uint8.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(width / 100, height / 100), dpi=100, layout="constrained")
+    figure, canvas = _figure(width, height)
     axes = figure.add_subplot(xlabel="step", ylabel="alignment score")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
@@ -33,6 +31,41 @@ def score_curves(scores: Mapping[int, Sequence[float]], width: int = 768, height
             axes.legend(frameon=False)
     else:
         axes.text(0.5, 0.5, "no step was corrected", ha="center", transform=axes.transAxes)
-    canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def loss_curves(rows: Sequence[Mapping[str, float]], width: int = 960, height: int = 540):
+    """Draw losses against step, each averaged over about a hundredth of the run.
+
+    Args:
+        rows: per step, `step` and the losses by name.
+        width, height: size in pixels.
+
+    Returns:
+        A PIL image.
+    """
+    from PIL import Image
+
+    figure, canvas = _figure(width, height)
+    axes = figure.add_subplot(xlabel="step", ylabel="loss", yscale="log")
+    axes.grid(alpha=0.3)
+    window = max(1, len(rows) // 100)
+    for name in sorted({name for row in rows for name in row} - {"step"}):
+        points = [(row["step"], row[name]) for row in rows if name in row]
+        steps, values = np.array(points).T
+        kernel = np.ones(min(window, len(values))) / min(window, len(values))
+        smooth = np.convolve(values, kernel, mode="valid")
+        axes.plot(steps[-len(smooth) :], smooth, label=name)
+    if rows:
+        axes.legend(frameon=False)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+
+
+def _figure(width: int, height: int):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width / 100, height / 100), dpi=100, layout="constrained")
+    return figure, FigureCanvasAgg(figure)

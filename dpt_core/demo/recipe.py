@@ -1,0 +1,238 @@
+"""How the demo model is made: `dpt train demo FOLDER` runs every stage, each resumable.
+
+text → autoencoder (crops, then whole pictures) → latents → denoiser → probing → tuning → files
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from ..training.loop import LoopConfig, train
+from ..training.lora import lora_of
+from . import model
+
+logger = logging.getLogger(__name__)
+
+SEED = 0
+CAPTIONS = 10**6
+"""Captions and crops are drawn anew all the time; there are more than any run sees."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of every stage.
+
+    Attributes:
+        pairs: scene pairs that the denoiser and the adapter see.
+        wrong: share of captions in the denoiser's training that are hard negatives.
+        text, crops, whole, denoiser, probing, tuning: settings of the stages.
+    """
+
+    pairs: int = 16384
+    wrong: float = 0.3
+    text: LoopConfig = LoopConfig(
+        steps=1200, batch_size=128, learning_rate=1e-3, schedule="cosine", warmup=50
+    )
+    crops: LoopConfig = LoopConfig(
+        steps=1200, batch_size=16, learning_rate=2e-3, schedule="cosine", warmup=50,
+        weight_decay=0.0, precision="bf16", ema=0.995,
+    )  # fmt: skip
+    whole: LoopConfig = LoopConfig(
+        steps=400, batch_size=8, learning_rate=1e-3, schedule="cosine", warmup=20,
+        weight_decay=0.0, precision="bf16", ema=0.99,
+    )  # fmt: skip
+    denoiser: LoopConfig = LoopConfig(
+        steps=6000, batch_size=32, learning_rate=1e-3, schedule="cosine", warmup=100,
+        precision="bf16", ema=0.999, save_every=250,
+    )  # fmt: skip
+    probing: LoopConfig = LoopConfig(steps=3000, batch_size=16, learning_rate=3e-4, warmup=100)
+    tuning: LoopConfig = LoopConfig(
+        steps=1500, batch_size=16, learning_rate=3e-4, schedule="cosine"
+    )
+    stages: tuple[str, ...] = field(
+        default=("text", "crops", "whole", "latents", "denoiser", "probing", "tuning"), init=False
+    )
+
+
+class Kitchen:
+    """The stages, over one folder.
+
+    Args:
+        folder: where the runs live and what they make.
+        recipe: settings.
+    """
+
+    def __init__(self, folder: str | Path, recipe: Recipe | None = None) -> None:
+        self.folder, self.recipe = Path(folder), recipe or Recipe()
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def make(self, until: str = "tuning") -> None:
+        """Run the stages up to one; those that are done are skipped.
+
+        Raises:
+            ValueError: no such stage.
+            dpt_core.training.loop.Interrupted: a stage was asked to stop.
+        """
+        stages = self.recipe.stages
+        if until not in stages:
+            raise ValueError(f"the stages are {', '.join(stages)}; got {until!r}")
+        for stage in stages[: stages.index(until) + 1]:
+            if not self.file(stage).exists():
+                logger.info("demo model: %s", stage)
+                save_file(_contiguous(getattr(self, f"_{stage}")()), self.file(stage))
+
+    def file(self, stage: str) -> Path:
+        """What a stage makes."""
+        return self.folder / f"{stage}.safetensors"
+
+    def _run(self, stage: str, task: nn.Module, data: Any, **options: Any) -> nn.Module:
+        config = getattr(self.recipe, stage)
+        return train(task, data, config, self.folder / stage, **{"collate": list, **options})
+
+    def _text(self) -> dict[str, torch.Tensor]:
+        from ..training.base.text import Captions, TextTask
+
+        tokenizer = model.load_tokenizer()
+        torch.manual_seed(SEED)
+        task = TextTask(tokenizer, model.new_text_encoder(tokenizer))
+        return self._run("text", task, Captions(CAPTIONS)).encoder.state_dict()
+
+    def _crops(self) -> dict[str, torch.Tensor]:
+        from ..training.base.autoencoder import AutoencoderTask, Crops
+
+        torch.manual_seed(SEED)
+        task = AutoencoderTask(model.new_vae())
+        return self._run("crops", task, Crops(CAPTIONS, 64), collate=None).vae.state_dict()
+
+    def _whole(self) -> dict[str, torch.Tensor]:
+        from ..shapes.data import Scenes
+        from ..training.base.autoencoder import AutoencoderTask, Crops, whiten
+
+        vae = self._load("crops", model.new_vae())
+        task = AutoencoderTask(vae)
+        vae = self._run("whole", task, Crops(CAPTIONS, 128, SEED + 1), collate=None).vae
+        sample = Scenes(256, SEED + 2)
+        whiten(vae, torch.cat([sample[index] for index in range(len(sample))]), model.LATENT_SCALE)
+        return vae.state_dict()
+
+    def _latents(self) -> dict[str, torch.Tensor]:
+        """Latents of both pictures of every pair, `[pairs, 2, 4, 16, 16]`."""
+        from torch.utils.data import DataLoader
+        from tqdm.auto import tqdm
+
+        from ..shapes.data import Scenes
+
+        vae = self._load("whole", model.new_vae()).eval()
+        latents = []
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            for pictures in tqdm(DataLoader(Scenes(self.recipe.pairs), 32), desc="latents"):
+                means = vae.encode(pictures.flatten(0, 1)).latent_dist.mean * model.LATENT_SCALE
+                latents.append(means.unflatten(0, pictures.shape[:2]).half())
+        return {"latents": torch.cat(latents)}
+
+    def _denoiser(self) -> dict[str, torch.Tensor]:
+        from ..shapes.data import ShapesDenoising
+        from ..training.base.denoiser import DenoiserTask
+
+        torch.manual_seed(SEED)
+        backbone = self.backbone(model.new_unet().train())
+        backbone.unet.requires_grad_(True)
+        task = DenoiserTask(
+            backbone.unet, lambda texts: backbone.read(texts).context, backbone.scheduler,
+            wrong=self.recipe.wrong,
+        )  # fmt: skip
+        data = ShapesDenoising(self._tensors("latents")["latents"])
+        done = self._run("denoiser", task, data, preview=self._preview(backbone))
+        return done.unet.state_dict()
+
+    def _probing(self) -> dict[str, torch.Tensor]:
+        from ..adapter import DiscriminativeAdapter
+
+        torch.manual_seed(SEED)
+        return self._discriminate("probing", DiscriminativeAdapter(model.ADAPTER)).adapter.state_dict()
+
+    def _tuning(self) -> dict[str, torch.Tensor]:
+        from ..adapter import DiscriminativeAdapter
+
+        torch.manual_seed(SEED)
+        adapter = DiscriminativeAdapter(model.ADAPTER)
+        task = self._discriminate("tuning", self._load("probing", adapter))
+        adapter = {f"adapter.{key}": value for key, value in task.adapter.state_dict().items()}
+        return adapter | {f"lora.{key}": value for key, value in lora_of(task.unet).items()}
+
+    def _discriminate(self, stage: str, adapter: nn.Module) -> nn.Module:
+        from ..shapes.data import ShapesGrounding, ShapesMatching
+        from ..training.backbone import PhraseEncoder
+        from ..training.discrimination import DiscriminationTask, Pairs, collate
+        from ..training.lora import add_lora
+
+        backbone = self.backbone(self._load("denoiser", model.new_unet()))
+        tuning = stage == "tuning"
+        if tuning:
+            add_lora(backbone.unet)
+        phrases = PhraseEncoder(backbone.tokenizer, backbone.text_encoder)
+        task = DiscriminationTask(
+            backbone, adapter.requires_grad_(True), phrases, denoise=tuning, latents=True
+        )
+        latents = self._tensors("latents")["latents"]
+        data = Pairs(ShapesMatching(latents), ShapesGrounding(latents))
+        return self._run(stage, task, data, collate=collate)
+
+    def backbone(self, unet: nn.Module) -> Any:
+        """The demo's model around a UNet, frozen."""
+        from diffusers import DDPMScheduler
+
+        from ..training.backbone import Backbone
+
+        tokenizer = model.load_tokenizer()
+        text = self._load("text", model.new_text_encoder(tokenizer))
+        vae = self._load("whole", model.new_vae())
+        for part in (unet, vae, text):
+            part.requires_grad_(False).eval()
+        return Backbone(unet, vae, text, tokenizer, DDPMScheduler(**model.SCHEDULER))
+
+    def _preview(self, backbone: Any) -> Callable[[nn.Module, Path], None]:
+        """Draw a few captions and judge a few more."""
+        from PIL import Image
+
+        from ..shapes.data import scene_pair
+        from ..shapes.judge import judge
+
+        pairs = [scene_pair(SEED + 3, index) for index in range(48)]
+
+        def draw(task: nn.Module, path: Path) -> None:
+            pipeline = model.pipeline(backbone)
+            generators = [torch.Generator().manual_seed(index) for index in range(len(pairs))]
+            with torch.autocast("cpu", torch.bfloat16):
+                pictures = pipeline(
+                    [pair.text for pair in pairs], num_inference_steps=20, guidance_scale=4.0,
+                    generator=generators, output_type="np",
+                ).images  # fmt: skip
+            held = [
+                judge(picture, pair.caption).holds
+                for picture, pair in zip(pictures, pairs, strict=True)
+            ]
+            logger.warning("%s: the caption holds in %d of %d", path.stem, sum(held), len(held))
+            rows = (pictures[:24] * 255).round().astype("uint8").reshape(3, 8, 128, 128, 3)
+            Image.fromarray(rows.swapaxes(1, 2).reshape(3 * 128, 8 * 128, 3)).save(path)
+
+        return draw
+
+    def _tensors(self, stage: str) -> dict[str, torch.Tensor]:
+        return load_file(self.file(stage))
+
+    def _load(self, stage: str, module: nn.Module) -> nn.Module:
+        module.load_state_dict({k: v.float() for k, v in self._tensors(stage).items()})
+        return module
+
+
+def _contiguous(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {key: value.detach().contiguous() for key, value in tensors.items()}

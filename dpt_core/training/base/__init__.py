@@ -1,0 +1,1 @@
+"""Training the demo's base model: text encoder, autoencoder, denoiser."""

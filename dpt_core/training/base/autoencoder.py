@@ -1,0 +1,108 @@
+"""The demo's autoencoder: pictures of shapes in four latent channels at an eighth of their side."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import torch
+from einops import rearrange
+from torch import nn
+from torch.utils.data import Dataset
+
+from ...shapes.caption import imagine
+from ...shapes.data import to_tensor
+from ...shapes.scene import BACKGROUND, CANVAS, compose, render
+
+
+class Crops(Dataset):
+    """Square crops around things in random scenes: empty background teaches nothing.
+
+    Args:
+        size: how many.
+        side: of a crop in pixels, a multiple of 16; the whole canvas gives whole pictures.
+        seed: of the scenes.
+    """
+
+    def __init__(self, size: int, side: int = 64, seed: int = 0) -> None:
+        self._size, self._side, self._seed = size, side, seed
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        rng = random.Random(f"crops-{self._seed}-{index}")
+        scene = compose(imagine(rng), rng)
+        thing, half, most = rng.choice(scene), self._side // 2, CANVAS - self._side
+        x, y = (
+            min(max(place + rng.randint(-20, 20) - half, 0), most) for place in (thing.x, thing.y)
+        )
+        return to_tensor(render(scene)[y : y + self._side, x : x + self._side])
+
+
+class AutoencoderTask(nn.Module):
+    """Error of pixels, more where things are, and of edges, and a slight pull towards a normal
+    distribution.
+
+    Args:
+        vae: diffusers' `AutoencoderKL`.
+        pull: weight of the Kullback-Leibler divergence per latent number.
+    """
+
+    def __init__(self, vae: nn.Module, pull: float = 1e-4) -> None:
+        super().__init__()
+        self.vae, self.pull = vae, pull
+
+    def forward(self, pictures: torch.Tensor) -> dict[str, torch.Tensor]:
+        latents = self.vae.encode(pictures).latent_dist
+        drawn = self.vae.decode(latents.sample()).sample.float()
+        divergence = latents.kl().mean() / latents.mean[0].numel()
+        error = (drawn - pictures).abs() + (drawn - pictures).square()
+        return {
+            "pixels": (error * self._emphasis(pictures)).mean(),
+            "edges": sum(
+                (a - b).abs().mean() for a, b in zip(_edges(drawn), _edges(pictures), strict=True)
+            ),
+            "divergence": self.pull * divergence,
+        }
+
+    def _emphasis(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Five where a thing is, one on the background, `[B, 1, H, W]`."""
+        background = torch.tensor(BACKGROUND, device=pictures.device) / 127.5 - 1
+        differs = (pictures - background[:, None, None]).abs().amax(1, keepdim=True)
+        return 1 + 4 * (differs > 0.05).float()
+
+
+def _edges(pictures: torch.Tensor) -> Iterator[torch.Tensor]:
+    yield pictures.diff(dim=2)
+    yield pictures.diff(dim=3)
+
+
+@torch.no_grad()
+def whiten(vae: nn.Module, pictures: torch.Tensor, scale: float) -> None:
+    """Give the latents zero mean and covariance `1/scale²`, in place, without changing pictures.
+
+    Stable Diffusion multiplies latents by a fixed factor and expects unit variance. A linear map
+    into the encoder's last convolution and its inverse into the decoder's first one see to that.
+
+    Args:
+        vae: diffusers' `AutoencoderKL`.
+        pictures: `[N, 3, H, W]` in [-1, 1], a sample of what it will see.
+        scale: the latent scaling factor.
+    """
+    means = rearrange(vae.encode(pictures).latent_dist.mean, "b c h w -> (b h w) c").double()
+    middle, covariance = means.mean(0), torch.cov(means.T)
+    values, vectors = torch.linalg.eigh(covariance)
+    root = vectors @ torch.diag(values.rsqrt()) @ vectors.T / scale
+    spread = root.square().sum(1).sqrt().log() * 2  # what the map does to the noise, roughly
+    channels = len(middle)
+    weight, bias = vae.quant_conv.weight[:, :, 0, 0], vae.quant_conv.bias
+    into = root.to(weight)
+    old_weight, old_bias = weight[:channels].clone(), bias[:channels].clone()
+    vae.quant_conv.weight[:channels, :, 0, 0] = into @ old_weight
+    vae.quant_conv.bias[:channels] = into @ (old_bias - middle.to(weight))
+    vae.quant_conv.bias[channels:] += spread.to(weight)
+    after, bias = vae.post_quant_conv.weight, vae.post_quant_conv.bias
+    old = after[:, :, 0, 0].clone()
+    after[:, :, 0, 0] = old @ root.inverse().to(weight)
+    bias += old @ middle.to(weight)

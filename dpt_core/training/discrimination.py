@@ -1,0 +1,169 @@
+"""Probing and tuning (Sections 3.2 and 3.3 of arXiv 2403.04321).
+
+Per example six passes of the UNet share noise and timestep: one with a referring expression for
+grounding, five for matching (:data:`~dpt_core.losses.contrastive.PAIRS`). Probing trains the
+adapter on the frozen UNet; tuning trains it together with a LoRA, and the pass of the right pair
+also denoises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from ..adapter import DiscriminativeAdapter
+from ..boxes import Targets
+from ..features import FeatureTap, read_features
+from ..losses import LossWeights, MatchingPairs, denoising_loss, probing_losses
+from .backbone import Backbone, PhraseEncoder
+from .base.denoiser import target_of
+from .data.examples import GroundingExample, MatchingExample
+
+
+class Examples(NamedTuple):
+    """As many matching as grounding examples."""
+
+    matching: Sequence[MatchingExample]
+    grounding: Sequence[GroundingExample]
+
+
+class DiscriminationTask(nn.Module):
+    """The published objective of probing and tuning.
+
+    Args:
+        backbone: the model; its UNet is trained where its parameters require a gradient.
+        adapter: the adapter, trained.
+        phrases: encoder of the referring expressions; None leaves the alignment loss out.
+        weights: coefficients of the losses.
+        denoise: add the denoising loss (tuning).
+        latents: the examples hold scaled latents in place of pictures.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        adapter: DiscriminativeAdapter,
+        phrases: PhraseEncoder | None = None,
+        weights: LossWeights | None = None,
+        *,
+        denoise: bool = False,
+        latents: bool = False,
+    ) -> None:
+        super().__init__()
+        self.adapter, self.unet = adapter, backbone.unet
+        self._backbone, self._weights = backbone, weights or LossWeights()
+        self._phrases = [phrases]  # in a list: frozen, so no part of the checkpoint
+        self._denoise, self._latents = denoise, latents
+
+    def train(self, mode: bool = True) -> DiscriminationTask:
+        """Dropout belongs to the adapter; the UNet stays in eval mode, as published."""
+        super().train(mode)
+        self.unet.eval()
+        return self
+
+    def forward(self, batch: Examples) -> dict[str, torch.Tensor]:
+        matching, grounding = batch
+        size = len(matching)
+        clean = self._clean(matching, grounding)  # [4, B, C, h, w]: own, hard, random, grounding
+        noise = torch.randn_like(clean[0])
+        scheduler = self._backbone.scheduler
+        timesteps = torch.randint(
+            0, len(scheduler.alphas_cumprod), (size,), device=clean.device
+        )
+        own, hard, other, ground = (
+            scheduler.add_noise(each, noise, timesteps) for each in clean
+        )
+        texts = [example.captions[place] for place in range(3) for example in matching]
+        text = self._backbone.read([*texts, *(example.caption for example in grounding)])
+        mine, wrong, random, expression = text.context.chunk(4)
+        noisy = torch.cat((own, own, hard, other, ground))
+        context = torch.cat((wrong, random, mine, mine, expression))
+        rest = self._features(noisy, timesteps.repeat(5), context)
+        first, denoising = self._first_pass(own, timesteps, mine, clean[0], noise)
+        queries = self.adapter.match(
+            torch.cat((first, rest[: 4 * size])).float(), timesteps.repeat(5)
+        )
+        vectors = text.vectors.chunk(4)[:3]
+        found = self.adapter(rest[4 * size :].float(), timesteps)
+        phrases, targets = self._targets(grounding)
+        return probing_losses(
+            self.adapter,
+            found,
+            targets,
+            MatchingPairs.from_passes(queries, torch.stack(vectors, dim=1)),
+            phrases,
+            denoising,
+            self._weights,
+        )
+
+    def _clean(
+        self, matching: Sequence[MatchingExample], grounding: Sequence[GroundingExample]
+    ) -> torch.Tensor:
+        pictures = torch.stack([example.images for example in matching], dim=1)
+        boxed = torch.stack([example.image for example in grounding])[None]
+        pictures = torch.cat((pictures, boxed)).to(self.unet.device)
+        if self._latents:
+            return pictures
+        return self._backbone.encode(pictures.flatten(0, 1)).unflatten(0, pictures.shape[:2])
+
+    def _features(
+        self, noisy: torch.Tensor, timesteps: torch.Tensor, context: torch.Tensor
+    ) -> torch.Tensor:
+        tap = self.adapter.config.tap
+        return read_features(self.unet, tap, lambda: self.unet(noisy, timesteps, context))
+
+    def _first_pass(
+        self,
+        noisy: torch.Tensor,
+        timesteps: torch.Tensor,
+        context: torch.Tensor,
+        clean: torch.Tensor,
+        noise: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Features of the right pair, and in tuning the denoising loss of the same pass."""
+        if not self._denoise:
+            return self._features(noisy, timesteps, context), None
+        with FeatureTap(self.unet, self.adapter.config.tap) as tap:
+            prediction = self.unet(noisy, timesteps, context).sample
+        scheduler = self._backbone.scheduler
+        target = target_of(scheduler, clean, noise, timesteps)
+        gamma = self._weights.snr_gamma
+        schedule = scheduler.alphas_cumprod.to(noisy.device)
+        return tap.features, denoising_loss(prediction, target, timesteps, schedule, gamma)
+
+    def _targets(self, grounding: Sequence[GroundingExample]) -> tuple:
+        device = self.unet.device
+        boxes = [example.boxes for example in grounding]
+        (encoder,) = self._phrases
+        if encoder is None:
+            named = [torch.ones(len(each), 1, dtype=torch.bool) for each in boxes]
+            return None, Targets.join(boxes, named).to(device)
+        phrases, named = encoder(grounding)
+        return phrases, Targets.join(boxes, named).to(device)
+
+
+class Pairs(Dataset):
+    """A matching and a grounding example at a time; the shorter data set starts over."""
+
+    def __init__(
+        self, matching: Dataset[MatchingExample], grounding: Dataset[GroundingExample]
+    ) -> None:
+        self._matching, self._grounding = matching, grounding
+
+    def __len__(self) -> int:
+        return max(len(self._matching), len(self._grounding))
+
+    def __getitem__(self, index: int) -> tuple[MatchingExample, GroundingExample]:
+        return (
+            self._matching[index % len(self._matching)],
+            self._grounding[index % len(self._grounding)],
+        )
+
+
+def collate(pairs: Sequence[tuple[MatchingExample, GroundingExample]]) -> Examples:
+    """A batch of :class:`Pairs`."""
+    return Examples(*zip(*pairs, strict=True))
