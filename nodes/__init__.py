@@ -4,6 +4,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .alignment_score import AlignmentScore
 from .apply_lora import ApplyLoRA
+from .demo_model import DemoModel
 from .host.adapter import register_model_folder
 from .ksampler import KSampler
 from .load_adapter import LoadAdapter
@@ -16,4 +17,12 @@ class DPTExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         register_model_folder()
-        return [LoadAdapter, ApplyLoRA, TextEncode, SelfCorrection, KSampler, AlignmentScore]
+        return [
+            LoadAdapter,
+            ApplyLoRA,
+            TextEncode,
+            SelfCorrection,
+            KSampler,
+            AlignmentScore,
+            DemoModel,
+        ]

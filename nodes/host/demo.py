@@ -1,0 +1,176 @@
+"""The demo model in the host's own classes, from the files that diffusers reads too.
+
+Everything is float32, whatever the host would choose: 5 million weights, the same picture
+everywhere.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import comfy.model_management as management
+import comfy.sd
+import comfy.supported_models
+import comfy.utils
+import torch
+from comfy import sd1_clip
+from comfy.model_base import ModelType
+from comfy.model_patcher import ModelPatcher
+from comfy.supported_models_base import ClipTarget
+
+from ...dpt_core.checkpoint import load_checkpoint
+from ...dpt_core.demo import model as sizes
+from ...dpt_core.demo.load import CHECKPOINT, TEXT_PREFIX, demo_file, read_weights
+from .adapter import LoadedAdapter, managed
+
+NAME = "the demo model's checkpoint"
+
+
+class DemoModels(NamedTuple):
+    """What DPT_DemoModel gives."""
+
+    model: ModelPatcher
+    clip: comfy.sd.CLIP
+    vae: comfy.sd.VAE
+    adapter: LoadedAdapter
+
+
+def load_demo(folder: str | Path = sizes.FOLDER) -> DemoModels:
+    """Load the demo model for the host; the network is not used.
+
+    Args:
+        folder: where its weights are.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a file is damaged.
+    """
+    with torch.inference_mode(False):
+        checkpoint = load_checkpoint(demo_file(CHECKPOINT, folder))
+    return DemoModels(
+        _unet(read_weights("unet", folder)),
+        _clip(read_weights("text_encoder", folder)),
+        _vae(read_weights("vae", folder)),
+        managed(NAME, checkpoint),
+    )
+
+
+class DemoConfig(comfy.supported_models.SD15):
+    """SD 1.x with velocity prediction."""
+
+    unet_extra_config = {
+        "num_heads": sizes.UNET["attention_head_dim"],  # the number of heads, despite its name
+        "num_head_channels": -1,
+    }
+
+    def __init__(self, unet_config: dict[str, Any]) -> None:
+        super().__init__(unet_config)
+        self.latent_format.taesd_decoder_name = None  # SD 1.x's preview decoder knows other latents
+
+    def model_type(self, state_dict: dict, prefix: str = "") -> ModelType:
+        return ModelType.V_PREDICTION
+
+
+class TextEncoder(sd1_clip.SDClipModel):
+    """A CLIP text encoder of the demo's size.
+
+    Args:
+        vocabulary: number of tokens; as CLIP has it, the last two are start and end of text.
+    """
+
+    def __init__(
+        self, device: Any = "cpu", dtype: Any = None, model_options: Any = None, *, vocabulary: int
+    ) -> None:
+        start, end = vocabulary - 2, vocabulary - 1
+        super().__init__(
+            device=device,
+            dtype=dtype,
+            textmodel_json_config={**sizes.TEXT, "eos_token_id": end},
+            special_tokens={"start": start, "end": end, "pad": end},
+            return_projected_pooled=False,
+            model_options=model_options or {},
+        )
+        tokens = self.operations.Embedding(
+            vocabulary, sizes.TEXT_WIDTH, dtype=dtype, device=device
+        )  # the host's own has CLIP's 49408 rows, whatever the config says
+        self.transformer.set_input_embeddings(tokens.requires_grad_(False))
+
+
+class Tokens(sd1_clip.SDTokenizer):
+    """The demo's vocabulary in the host's tokenizer."""
+
+    def __init__(self, embedding_directory: Any = None, tokenizer_data: Any = None) -> None:
+        super().__init__(
+            str(sizes.TOKENIZER),
+            embedding_directory=embedding_directory,
+            embedding_size=sizes.TEXT_WIDTH,
+            tokenizer_data=tokenizer_data or {},
+        )
+
+
+def _unet(weights: dict[str, torch.Tensor]) -> ModelPatcher:
+    config = _unet_config()
+    model_config = DemoConfig(config)
+    model_config.set_inference_dtype(torch.float32, None)
+    offload = management.unet_offload_device()
+    model = model_config.get_model({}, "", device=offload)
+    names = comfy.utils.unet_to_diffusers(config)
+    model.diffusion_model.load_state_dict({names[key]: value for key, value in weights.items()})
+    return ModelPatcher(model, load_device=management.get_torch_device(), offload_device=offload)
+
+
+def _unet_config() -> dict[str, Any]:
+    """The host's words for the demo's UNet."""
+    widths, layers = sizes.UNET["block_out_channels"], sizes.UNET["layers_per_block"]
+    depths = [int(kind.startswith("CrossAttn")) for kind in sizes.UNET["down_block_types"]]
+    return {
+        "image_size": sizes.LATENT_SIDE,
+        "in_channels": sizes.UNET["in_channels"],
+        "out_channels": sizes.UNET["out_channels"],
+        "model_channels": widths[0],
+        "channel_mult": [width // widths[0] for width in widths],
+        "num_res_blocks": [layers] * len(widths),
+        "context_dim": sizes.TEXT_WIDTH,
+        "transformer_depth": [depth for depth in depths for _ in range(layers)],
+        "transformer_depth_middle": 1,
+        "transformer_depth_output": [depth for depth in depths for _ in range(layers + 1)],
+        "use_linear_in_transformer": False,
+        "adm_in_channels": None,
+        "use_temporal_attention": False,
+        "use_spatial_transformer": True,
+        "legacy": False,
+        "use_checkpoint": False,
+    }
+
+
+def _clip(weights: dict[str, torch.Tensor]) -> comfy.sd.CLIP:
+    vocabulary = len(weights["embeddings.token_embedding.weight"])
+    target = ClipTarget(
+        partial(sd1_clip.SD1Tokenizer, tokenizer=Tokens),
+        partial(sd1_clip.SD1ClipModel, clip_model=partial(TextEncoder, vocabulary=vocabulary)),
+    )
+    clip = comfy.sd.CLIP(target, model_options={"dtype": torch.float32})
+    weights = {TEXT_PREFIX + key: tensor for key, tensor in weights.items()}
+    weights["text_projection.weight"] = torch.eye(sizes.TEXT_WIDTH)  # SD 1.x projects nothing
+    clip.cond_stage_model.clip_l.transformer.load_state_dict(weights)
+    return clip
+
+
+def _vae(weights: dict[str, torch.Tensor]) -> comfy.sd.VAE:
+    widths = sizes.VAE["block_out_channels"]
+    config = {
+        "double_z": True,
+        "z_channels": sizes.VAE["latent_channels"],
+        "resolution": sizes.VAE["sample_size"],
+        "in_channels": sizes.VAE["in_channels"],
+        "out_ch": sizes.VAE["out_channels"],
+        "ch": widths[0],
+        "ch_mult": [width // widths[0] for width in widths],
+        "num_res_blocks": sizes.VAE["layers_per_block"],
+        "attn_resolutions": [],
+        "dropout": 0.0,
+    }
+    params = {"ddconfig": config, "embed_dim": sizes.VAE["latent_channels"]}
+    return comfy.sd.VAE(sd=weights, config={"params": params}, dtype=torch.float32)

@@ -1,0 +1,57 @@
+"""The demo model's weights for tests: those that ship, or random ones until there are any."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from dpt_core.adapter import DiscriminativeAdapter
+from dpt_core.checkpoint import Checkpoint, save_checkpoint
+from dpt_core.demo import model
+from dpt_core.demo.load import CHECKPOINT, PARTS
+from dpt_core.lora import lora_key
+
+
+def demo_folder(spare: Path) -> Path:
+    """Where the demo's weights are; random ones are written to a spare folder if none ship."""
+    if any((model.FOLDER / f"{part}.safetensors").is_file() for part in PARTS):
+        return model.FOLDER
+    write_random_demo(spare)
+    return spare
+
+
+def write_random_demo(folder: Path) -> None:
+    """Files of the demo model with random weights."""
+    with torch.inference_mode(False), torch.random.fork_rng():
+        torch.manual_seed(0)
+        tokenizer = model.load_tokenizer()
+        modules = (model.new_unet(), model.new_vae(), model.new_text_encoder(tokenizer))
+        for part, module in zip(PARTS, modules, strict=True):
+            tensors = {key: _random(key, value) for key, value in module.state_dict().items()}
+            save_file(tensors, folder / f"{part}.safetensors")
+        adapter = DiscriminativeAdapter(model.ADAPTER).requires_grad_(False).eval()
+        checkpoint = Checkpoint(model.ADAPTER, adapter, _random_lora(modules[0]))
+        save_checkpoint(folder / CHECKPOINT, checkpoint)
+
+
+def _random(name: str, like: torch.Tensor) -> torch.Tensor:
+    """Half precision weights that keep activations at unit scale."""
+    values = torch.randn(like.shape)
+    if like.ndim > 1:
+        values *= like[0].numel() ** -0.5
+    else:
+        values = 0.1 * values + ("norm" in name and name.endswith("weight"))
+    return values.half()
+
+
+def _random_lora(unet: nn.Module, rank: int = 4) -> dict[str, torch.Tensor]:
+    lora = {}
+    for name, module in unet.named_modules():
+        if name.endswith((".to_q", ".to_k", ".to_v", ".to_out.0")):
+            out, into = module.weight.shape
+            lora[lora_key(name, "down")] = torch.randn(rank, into) / into**0.5
+            lora[lora_key(name, "up")] = torch.randn(out, rank) * 0.3
+    return lora
