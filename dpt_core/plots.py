@@ -52,7 +52,7 @@ def loss_curves(rows: Sequence[Mapping[str, float]], width: int = 960, height: i
     axes.grid(alpha=0.3)
     window = max(1, len(rows) // 100)
     for name in sorted({name for row in rows for name in row} - {"step"}):
-        points = [(row["step"], row[name]) for row in rows if name in row]
+        points = [(row["step"], float(row[name])) for row in rows if row.get(name)]
         steps, values = np.array(points).T
         kernel = np.ones(min(window, len(values))) / min(window, len(values))
         smooth = np.convolve(values, kernel, mode="valid")

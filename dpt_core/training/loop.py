@@ -174,7 +174,7 @@ class Run:
         self._schedule = schedule
         self._accelerator.register_for_checkpointing(schedule)
         self._ema = self._average()
-        self._rows: list[dict[str, float]] = []
+        self._rows: list[dict[str, Any]] = []
         self._open()
 
     @property
@@ -296,7 +296,7 @@ class Run:
         self._accelerator.load_state(str(whole))
         self.step = json.loads((whole / "step.json").read_text())["step"]
         with (self.folder / "losses.csv").open(newline="") as file:
-            rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+            rows = [{**row, "step": int(row["step"])} for row in csv.DictReader(file)]
         self._rows = [row for row in rows if row["step"] <= self.step]
 
     def _write_losses(self) -> None:

@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
+from . import evaluate
+from .common import user_errors
+from .demo import demo
+from .pictures import generate, score
+
 app = typer.Typer(no_args_is_help=True, add_completion=False)
+app.command()(demo)
+app.command()(generate)
+app.command()(score)
+app.add_typer(evaluate.app, name="evaluate")
 
 
 @app.callback()
@@ -23,13 +32,11 @@ def convert(
     text: Annotated[str, typer.Option(help="The adapter's text vector.")] = "eos_hidden",
 ) -> None:
     """Convert a published checkpoint to safetensors with its config."""
-    from .checkpoint import load_checkpoint, save_checkpoint
+    from ..checkpoint import load_checkpoint, save_checkpoint
 
-    try:
+    with user_errors():
         checkpoint = load_checkpoint(source, tap=tap, text=text)
         save_checkpoint(target, checkpoint)
-    except (OSError, ValueError) as error:
-        raise typer.BadParameter(str(error)) from error
     lora = f"{len(checkpoint.lora)} LoRA tensors" if checkpoint.lora else "no LoRA (stage 1)"
     count = len(checkpoint.adapter.state_dict())
     typer.echo(f"{target}: {count} adapter tensors, {lora}, tap {checkpoint.config.tap}")

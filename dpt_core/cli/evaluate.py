@@ -1,0 +1,210 @@
+"""`dpt evaluate`: figures, and the pictures behind them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..evaluation import defaults
+from .common import (
+    Device,
+    Draws,
+    End,
+    Every,
+    Guidance,
+    Start,
+    Steps,
+    Strength,
+    Timestep,
+    Weights,
+    check_guidance,
+    demo_models,
+    quiet,
+    user_errors,
+)
+
+if TYPE_CHECKING:
+    from ..evaluation.arms import Arm, Models
+    from ..evaluation.shapes import Prepared
+
+app = typer.Typer(no_args_is_help=True, help="Measure what the method is worth.")
+
+Folder = Annotated[
+    Path, typer.Argument(help="Where pictures and figures go; run again to go on after a stop.")
+]
+Split = Annotated[str, typer.Option(help="held-out, or tuning for choosing settings.")]
+Batch = Annotated[int, typer.Option(min=1, help="Pictures drawn together.")]
+ScoreLora = Annotated[
+    bool, typer.Option(help="Score pictures with the LoRA, with which the adapter was tuned.")
+]
+
+
+@app.command()
+def shapes(
+    folder: Folder,
+    prompts: Annotated[int, typer.Option(min=1, help="How many prompts.")] = defaults.PROMPTS,
+    split: Split = "held-out",
+    strength: Strength = defaults.STRENGTH,
+    start: Start = defaults.START_PERCENT,
+    end: End = defaults.END_PERCENT,
+    every: Every = defaults.EVERY_N_STEPS,
+    best_of: Annotated[
+        int, typer.Option(min=0, help="Candidates to choose from; 0: at the cost of correction.")
+    ] = 0,
+    steps: Steps = defaults.STEPS,
+    guidance: Guidance = defaults.GUIDANCE,
+    timestep: Timestep = 500,
+    draws: Draws = 4,
+    score_lora: ScoreLora = True,
+    adapter: Annotated[bool, typer.Option(help="Also test matching and grounding.")] = True,
+    batch_size: Batch = defaults.BATCH_SIZE,
+    device: Device = "cpu",
+    weights: Weights = None,
+) -> None:
+    """Compare base, self-correction, LoRA, both and best of N in the shapes world."""
+    with user_errors():
+        quiet()
+        from ..evaluation.arms import Measure
+        from ..evaluation.report import write_report
+        from ..evaluation.shapes import Comparison, prepare
+        from ..generation import Sampling
+
+        check_guidance(guidance)
+        sampling = Sampling(steps, guidance, strength, start, end, every)
+        measure = Measure(timestep, draws, lora=score_lora)
+        comparison = Comparison(split, prompts, sampling, measure, best_of, batch_size)
+        models = demo_models(weights, device)
+        prepared = prepare(models, folder, comparison)
+        _draw(models, prepared, comparison)
+        more = {}
+        if adapter:
+            more["adapter"] = _probe(models, folder, prompts, timestep, batch_size)
+        results = write_report(
+            prepared.folder, prepared.arms, prepared.costs, "DPT in the shapes world", **more
+        )
+    _show(results, folder)
+
+
+@app.command()
+def sweep(
+    folder: Folder,
+    strength: Annotated[list[float], typer.Option(min=0, help="Repeat for several.")],
+    start: Annotated[list[float], typer.Option(min=0, max=1)] = [defaults.START_PERCENT],  # noqa: B006
+    end: Annotated[list[float], typer.Option(min=0, max=1)] = [defaults.END_PERCENT],  # noqa: B006
+    every: Annotated[list[int], typer.Option(min=1)] = [defaults.EVERY_N_STEPS],  # noqa: B006
+    lora: Annotated[bool, typer.Option(help="All arms with the LoRA.")] = False,
+    prompts: Annotated[int, typer.Option(min=1)] = defaults.SWEEP_PROMPTS,
+    split: Split = "tuning",
+    steps: Steps = defaults.STEPS,
+    guidance: Guidance = defaults.GUIDANCE,
+    timestep: Timestep = 500,
+    draws: Draws = 4,
+    score_lora: ScoreLora = True,
+    batch_size: Batch = defaults.BATCH_SIZE,
+    device: Device = "cpu",
+    weights: Weights = None,
+) -> None:
+    """Try every combination of self-correction's settings, on prompts kept for choosing."""
+    with user_errors():
+        quiet()
+        from ..evaluation.arms import Measure
+        from ..evaluation.prompts import shapes_prompts
+        from ..evaluation.report import write_report
+        from ..evaluation.shapes import Comparison, open_run
+        from ..evaluation.sweep import sweep_arms, sweep_chart
+        from ..generation import Sampling
+
+        check_guidance(guidance)
+        sampling = Sampling(steps, guidance)
+        grid = {"strength": strength, "start_percent": start, "end_percent": end,
+                "every_n_steps": every}  # fmt: skip
+        measure = Measure(timestep, draws, lora=score_lora)
+        comparison = Comparison(split, prompts, sampling, measure, 0, batch_size)
+        models = demo_models(weights, device)
+        arms = sweep_arms(sampling, grid, lora)
+        chosen = shapes_prompts(split, prompts)
+        prepared = open_run(models, folder, arms, chosen, comparison)
+        _draw(models, prepared, comparison)
+        results = write_report(prepared.folder, arms, prepared.costs, "Self-correction, swept")
+        sweep_chart(results, folder / "sweep.png")
+    _show(results, folder)
+
+
+def _draw(models: Models, prepared: Prepared, comparison: Any) -> None:
+    """Draw what is missing, with a progress bar whose unit is the work of a plain picture."""
+    from ..evaluation.run import missing
+    from ..evaluation.shapes import carry_out
+
+    folder, arms, prompts, costs = prepared
+    left = sum(
+        costs[arm.name] * len(batch)
+        for arm, _, batch in missing(arms, prompts, folder, comparison.batch_size)
+    )
+    total = sum(costs.values()) * len(prompts)
+    with _progress("drawing", total, total - left) as advance:
+
+        def count(arm: Arm, pictures: int) -> None:
+            advance(costs[arm.name] * pictures)
+
+        carry_out(models, prepared, comparison, count)
+
+
+def _probe(models: Models, folder: Path, scenes: int, timestep: int, batch_size: int) -> dict:
+    """The adapter's figures without and with the LoRA; kept, as they take a while."""
+    from dataclasses import asdict
+
+    from ..evaluation.adapter_metrics import Probe, adapter_metrics
+    from ..evaluation.run import write_text
+
+    probe = Probe(scenes, timestep, batch_size=batch_size)
+    asked = {"probe": json.loads(json.dumps(asdict(probe))), "weights": models.fingerprint()}
+    path = folder / "adapter.json"
+    if path.exists() and (kept := json.loads(path.read_text(encoding="utf-8")))["asked"] == asked:
+        return kept["found"]
+    sides = {"base": models.plain, "with LoRA": models.tuned}
+    if models.tuned is models.plain:
+        sides.pop("with LoRA")
+    with _progress("adapter", scenes * len(sides), 0) as advance:
+        found = {
+            name: adapter_metrics(pipeline, models.adapter, probe, advance)
+            for name, pipeline in sides.items()
+        }
+    write_text(path, json.dumps({"asked": asked, "found": found}, indent=2) + "\n")
+    return found
+
+
+@contextmanager
+def _progress(what: str, total: float, done: float) -> Iterator[Callable[[float], None]]:
+    """A bar with the time that is left; Ctrl-C ends with how to go on."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
+               TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn())  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True), speed_estimate_period=600) as bar:
+        task = bar.add_task(what, total=total, completed=done)
+        try:
+            yield lambda amount: bar.advance(task, amount)
+        except KeyboardInterrupt:
+            bar.stop()
+            typer.echo("stopped; run the same command again to go on", err=True)
+            raise typer.Exit(130) from None
+
+
+def _show(results: dict[str, Any], folder: Path) -> None:
+    from ..evaluation.words import markdown
+
+    typer.echo(markdown(results))
+    typer.echo(f"pictures side by side: {folder / 'index.html'}")

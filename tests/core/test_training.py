@@ -1,0 +1,106 @@
+"""The training loop: resume, averaging, curves, and the objective of probing and tuning."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from dpt_core.training.loop import Batches, Interrupted, LoopConfig, train
+
+
+class Noise(Dataset):
+    def __len__(self) -> int:
+        return 10
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return torch.full((4,), float(index))
+
+
+class Regression(nn.Module):
+    """A loss that depends on data, weights, dropout and random numbers."""
+
+    def __init__(self, stop_at: int | None = None) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 1))
+        self.calls, self.stop_at = 0, stop_at
+
+    def forward(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        self.calls += 1
+        if self.calls == self.stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {"error": (self.layers(batch) - torch.randn(len(batch), 1)).square().mean()}
+
+
+CONFIG = LoopConfig(steps=12, batch_size=3, accumulate=2, ema=0.9, save_every=5, warmup=2)
+
+
+def losses(folder) -> list[dict[str, str]]:
+    with (folder / "losses.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_resumed_run_ends_like_an_unbroken_one(tmp_path):
+    whole = train(Regression(), Noise(), CONFIG, tmp_path / "whole")
+    with pytest.raises(Interrupted, match="step 4"):
+        train(Regression(stop_at=8), Noise(), CONFIG, tmp_path / "broken")
+    resumed = train(Regression(), Noise(), CONFIG, tmp_path / "broken")
+    assert losses(tmp_path / "broken") == losses(tmp_path / "whole")
+    assert len(losses(tmp_path / "whole")) == CONFIG.steps
+    for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    assert (tmp_path / "whole" / "losses.png").stat().st_size > 1000
+
+
+def test_finished_run_is_not_trained_again(tmp_path):
+    first = train(Regression(), Noise(), CONFIG, tmp_path)
+    again = Regression()
+    train(again, Noise(), CONFIG, tmp_path)
+    assert again.calls == 0
+    torch.testing.assert_close(first.state_dict(), again.state_dict(), rtol=0, atol=0)
+
+
+def test_other_settings_in_the_same_folder_are_refused(tmp_path):
+    train(Regression(), Noise(), CONFIG, tmp_path)
+    with pytest.raises(ValueError, match="other settings .*learning_rate"):
+        train(Regression(), Noise(), LoopConfig(**{**vars(CONFIG), "learning_rate": 1}), tmp_path)
+
+
+def test_previews_see_averaged_weights(tmp_path):
+    seen = []
+    task = train(
+        Regression(), Noise(), CONFIG, tmp_path,
+        preview=lambda task, path: seen.append((path.name, task.layers[0].weight.clone())),
+    )  # fmt: skip
+    assert [name for name, _ in seen] == ["0000005.png", "0000010.png", "0000012.png"]
+    assert torch.equal(seen[-1][1], task.layers[0].weight)
+
+
+def test_batches_cover_each_epoch_and_split_over_processes():
+    config = LoopConfig(steps=5, batch_size=2)
+    alone = [batch for batch in Batches(10, config)]
+    assert sorted(sum(alone, [])) == list(range(10))
+    assert list(Batches(10, config, start=3)) == alone[3:]
+    both = [list(Batches(10, config, rank=rank, processes=2)) for rank in range(2)]
+    assert both[0][0] == alone[0] and both[1][0] == alone[1]
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
+    class Diverged(Regression):
+        def forward(self, batch):
+            return {"error": super().forward(batch)["error"] * torch.nan}
+
+    with pytest.raises(FloatingPointError, match="step 1.*learning rate"):
+        train(Diverged(), Noise(), CONFIG, tmp_path)
+
+
+@pytest.mark.parametrize("field", ["steps", "batch_size", "accumulate", "save_every"])
+def test_impossible_settings(field):
+    with pytest.raises(ValueError, match=f"{field} must be at least 1"):
+        LoopConfig(**{"steps": 1, "batch_size": 1, field: 0})
