@@ -24,6 +24,7 @@ class Sampling:
         strength: of self-correction, the paper's η; 0 samples plainly, at the plain cost.
         start_percent, end_percent: part of the noise schedule that is corrected, each in [0, 1].
         every_n_steps: correct every n-th step, ≥ 1.
+        rule, inner_steps: see :func:`~dpt_core.self_correction.correct`.
     """
 
     steps: int = 20
@@ -32,6 +33,8 @@ class Sampling:
     start_percent: float = 0.0
     end_percent: float = 1.0
     every_n_steps: int = 1
+    rule: str = "published"
+    inner_steps: int = 1
 
 
 class Generated(NamedTuple):
@@ -81,6 +84,8 @@ def generate(
             start_percent=sampling.start_percent,
             end_percent=sampling.end_percent,
             every_n_steps=sampling.every_n_steps,
+            rule=sampling.rule,
+            inner_steps=sampling.inner_steps,
         )
     with correcting as run:
         pictures = pipeline(

@@ -14,6 +14,10 @@ import torch
 ScoreFunction = Callable[[torch.Tensor], torch.Tensor]
 """From latents `[B, ...]` to alignment scores `[B]`, differentiable."""
 
+RULES = ("published", "normalised")
+"""How far a latent moves: the published step is `η ∂s/∂z`; the normalised one has the gradient's
+direction and, whatever its size, a root mean square of η over the latent's numbers."""
+
 LOSS_SCALES = (2.0**12, 2.0**6, 1.0)
 """Loss scales tried in turn when the backbone runs in float16."""
 
@@ -94,19 +98,32 @@ def without_bad_rows(gradient: torch.Tensor) -> torch.Tensor:
 
 
 def step(
-    gradient: torch.Tensor, strength: float, input_scale: float | torch.Tensor = 1.0
+    gradient: torch.Tensor,
+    strength: float,
+    input_scale: float | torch.Tensor = 1.0,
+    rule: str = "published",
 ) -> torch.Tensor:
-    """How far a latent moves: `η g / a²`, zero for rows whose gradient is not finite.
+    """How far a latent moves, zero for rows whose gradient is not finite.
 
-    A sampler that holds `x = z / a` sees the gradient `g_x = a ∂s/∂z`; moving z by `η ∂s/∂z`
-    moves x by `η g_x / a²`.
+    A sampler that holds `x = z / a` sees the gradient `g_x = a ∂s/∂z`. Moving z by `η ∂s/∂z` moves
+    x by `η g_x / a²`; moving z by `η √n ∂s/∂z / ‖∂s/∂z‖` moves x by `η √n g_x / (a ‖g_x‖)`.
 
     Args:
         gradient: `[B, ...]`, ∂s/∂x.
-        strength: the paper's guidance factor η, ≥ 0, published value 0.5.
+        strength: η, ≥ 0; published value 0.5, sensible normalised values 0.01 to 0.2.
         input_scale: a, a number or `[B, 1, ...]`; 1 for variance-preserving latents.
+        rule: one of :data:`RULES`.
+
+    Raises:
+        ValueError: no such rule.
     """
-    return without_bad_rows(gradient) * (strength / input_scale**2)
+    if rule not in RULES:
+        raise ValueError(f"the step must be one of {', '.join(RULES)}; got {rule!r}")
+    gradient = without_bad_rows(gradient)
+    if rule == "published":
+        return gradient * (strength / input_scale**2)
+    size = gradient.flatten(1).square().mean(1).sqrt().view(-1, *[1] * (gradient.ndim - 1))
+    return gradient / size.clamp(min=torch.finfo(size.dtype).tiny) * (strength / input_scale)
 
 
 def correct(
@@ -116,24 +133,34 @@ def correct(
     *,
     input_scale: float = 1.0,
     half: bool = False,
+    rule: str = "published",
+    inner_steps: int = 1,
 ) -> CorrectedLatent:
     """Move latents along the gradient of their alignment score: `ẑ = z + η ∂s/∂z`.
 
     Args:
         z: `[B, ...]` variance-preserving latents, or `x = z / a` with `input_scale` a.
         score_fn: see :data:`ScoreFunction`; it takes what `z` holds.
-        strength: the paper's η, ≥ 0, published value 0.5.
+        strength: η, ≥ 0, published value 0.5.
         input_scale: a, in (0, 1].
         half: the backbone computes in float16 (see :func:`score_gradient`).
+        rule: one of :data:`RULES`; the paper has the first.
+        inner_steps: moves in a row, each along the gradient where the last one ended; the paper
+            has 1. Score and gradient returned are those of the first.
 
     Raises:
-        ValueError: negative strength, or a score without gradient.
+        ValueError: negative strength, no inner step, an unknown rule, or a score without gradient.
     """
     if strength < 0:
         raise ValueError(f"strength must be at least 0; got {strength}")
-    score, gradient = score_gradient(z, score_fn, half)
-    moved = z + step(gradient, strength, input_scale).to(z.dtype)
-    return CorrectedLatent(moved, score, without_bad_rows(gradient))
+    if inner_steps < 1:
+        raise ValueError(f"inner_steps must be at least 1; got {inner_steps}")
+    moved, first = z, None
+    for _ in range(inner_steps):
+        score, gradient = score_gradient(moved, score_fn, half)
+        first = first or (score, without_bad_rows(gradient))
+        moved = moved + step(gradient, strength, input_scale, rule).to(z.dtype)
+    return CorrectedLatent(moved, *first)
 
 
 def keep_sampler_latent(

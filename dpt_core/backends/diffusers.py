@@ -88,6 +88,8 @@ def self_correcting(
     start_percent: float = 0.0,
     end_percent: float = 1.0,
     every_n_steps: int = 1,
+    rule: str = "published",
+    inner_steps: int = 1,
 ) -> Iterator[CorrectedRun]:
     """Let a UNet correct the latents it is called with: `ẑ = z + η ∂s/∂z`.
 
@@ -103,6 +105,7 @@ def self_correcting(
             after them, as diffusers does with classifier-free guidance.
         start_percent, end_percent: part of the noise schedule to correct, each in [0, 1].
         every_n_steps: correct every n-th call, ≥ 1.
+        rule, inner_steps: see :func:`~dpt_core.self_correction.correct`.
 
     Yields:
         The scores as they come.
@@ -133,7 +136,9 @@ def self_correcting(
         inside = True
         try:
             score = score_function(unet, adapter, timestep, context[rows], text, **chosen)
-            corrected = correct(z[rows], score, strength, half=half)
+            corrected = correct(
+                z[rows], score, strength, half=half, rule=rule, inner_steps=inner_steps
+            )
         finally:
             inside = False
         run.scores.append(corrected.score.cpu())

@@ -1,6 +1,7 @@
 """How the demo model is made: `dpt train demo FOLDER` runs every stage, each resumable.
 
-text → autoencoder (crops, then whole pictures) → latents → denoiser → probing → tuning → files
+text → crops → whole (the autoencoder, on crops and then on whole pictures) → latents → denoiser →
+probing → tuning → files. With `accelerate launch` several processes share the work of a stage.
 """
 
 from __future__ import annotations
@@ -58,8 +59,11 @@ class Recipe:
         steps=1500, batch_size=16, learning_rate=3e-4, schedule="cosine"
     )
     stages: tuple[str, ...] = field(
-        default=("text", "crops", "whole", "latents", "denoiser", "probing", "tuning"), init=False
-    )
+        default=(
+            "text", "crops", "whole", "latents", "denoiser", "probing", "tuning", "files"
+        ),
+        init=False,
+    )  # fmt: skip
 
 
 class Kitchen:
@@ -74,20 +78,25 @@ class Kitchen:
         self.folder, self.recipe = Path(folder), recipe or Recipe()
         self.folder.mkdir(parents=True, exist_ok=True)
 
-    def make(self, until: str = "tuning") -> None:
+    def make(self, until: str = "files") -> None:
         """Run the stages up to one; those that are done are skipped.
 
         Raises:
             ValueError: no such stage.
             dpt_core.training.loop.Interrupted: a stage was asked to stop.
         """
-        stages = self.recipe.stages
+        from accelerate import PartialState
+
+        stages, processes = self.recipe.stages, PartialState()
         if until not in stages:
             raise ValueError(f"the stages are {', '.join(stages)}; got {until!r}")
         for stage in stages[: stages.index(until) + 1]:
             if not self.file(stage).exists():
                 logger.info("demo model: %s", stage)
-                save_file(_contiguous(getattr(self, f"_{stage}")()), self.file(stage))
+                made = getattr(self, f"_{stage}")()
+                if processes.is_main_process:
+                    _save(made, self.file(stage))
+            processes.wait_for_everyone()
 
     def file(self, stage: str) -> Path:
         """What a stage makes."""
@@ -157,7 +166,9 @@ class Kitchen:
         from ..adapter import DiscriminativeAdapter
 
         torch.manual_seed(SEED)
-        return self._discriminate("probing", DiscriminativeAdapter(model.ADAPTER)).adapter.state_dict()
+        return self._discriminate(
+            "probing", DiscriminativeAdapter(model.ADAPTER)
+        ).adapter.state_dict()
 
     def _tuning(self) -> dict[str, torch.Tensor]:
         from ..adapter import DiscriminativeAdapter
@@ -185,6 +196,26 @@ class Kitchen:
         latents = self._tensors("latents")["latents"]
         data = Pairs(ShapesMatching(latents), ShapesGrounding(latents))
         return self._run(stage, task, data, collate=collate)
+
+    def _files(self) -> dict[str, torch.Tensor]:
+        """What ships, in half precision: `files/{unet,vae,text_encoder,dpt}.safetensors`."""
+        from ..adapter import DiscriminativeAdapter
+        from ..checkpoint import Checkpoint, save_checkpoint
+
+        target = self.folder / "files"
+        target.mkdir(exist_ok=True)
+        for name, stage in (("unet", "denoiser"), ("vae", "whole"), ("text_encoder", "text")):
+            tensors = {k: v.half() for k, v in self._tensors(stage).items()}
+            _save(tensors, target / f"{name}.safetensors")
+        tuned = {key: value.half() for key, value in self._tensors("tuning").items()}
+        adapter = DiscriminativeAdapter(model.ADAPTER).half()
+        prefix = "adapter."
+        adapter.load_state_dict(
+            {k.removeprefix(prefix): v for k, v in tuned.items() if k.startswith(prefix)}
+        )
+        lora = {k.removeprefix("lora."): v for k, v in tuned.items() if k.startswith("lora.")}
+        save_checkpoint(target / "dpt.safetensors", Checkpoint(model.ADAPTER, adapter, lora))
+        return tuned
 
     def backbone(self, unet: nn.Module) -> Any:
         """The demo's model around a UNet, frozen."""
@@ -234,5 +265,8 @@ class Kitchen:
         return module
 
 
-def _contiguous(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {key: value.detach().contiguous() for key, value in tensors.items()}
+def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Write a file, complete or not at all."""
+    partial = path.with_suffix(".partial")
+    save_file({key: value.detach().contiguous() for key, value in tensors.items()}, partial)
+    partial.replace(path)

@@ -58,6 +58,9 @@ class DiscriminationTask(nn.Module):
         self._backbone, self._weights = backbone, weights or LossWeights()
         self._phrases = [phrases]  # in a list: frozen, so no part of the checkpoint
         self._denoise, self._latents = denoise, latents
+        if phrases is None:  # a distributed wrapper refuses weights that nothing trains
+            adapter.contrastive_align_projection_image.requires_grad_(False)
+            adapter.contrastive_align_projection_text.requires_grad_(False)
 
     def train(self, mode: bool = True) -> DiscriminationTask:
         """Dropout belongs to the adapter; the UNet stays in eval mode, as published."""
@@ -71,12 +74,8 @@ class DiscriminationTask(nn.Module):
         clean = self._clean(matching, grounding)  # [4, B, C, h, w]: own, hard, random, grounding
         noise = torch.randn_like(clean[0])
         scheduler = self._backbone.scheduler
-        timesteps = torch.randint(
-            0, len(scheduler.alphas_cumprod), (size,), device=clean.device
-        )
-        own, hard, other, ground = (
-            scheduler.add_noise(each, noise, timesteps) for each in clean
-        )
+        timesteps = torch.randint(0, len(scheduler.alphas_cumprod), (size,), device=clean.device)
+        own, hard, other, ground = (scheduler.add_noise(each, noise, timesteps) for each in clean)
         texts = [example.captions[place] for place in range(3) for example in matching]
         text = self._backbone.read([*texts, *(example.caption for example in grounding)])
         mine, wrong, random, expression = text.context.chunk(4)

@@ -248,9 +248,12 @@ class Run:
 
     def finish(self) -> nn.Module:
         """The trained task with the weights to keep."""
+        from accelerate.state import AcceleratorState
+
         if self._ema is not None:
             self._ema.copy_to(self._trained)
         self._accelerator.end_training()
+        AcceleratorState._reset_state()  # the next run may want another precision
         return self._accelerator.unwrap_model(self._task).eval()
 
     def _average(self) -> Any:

@@ -43,7 +43,9 @@ def train_tokenizer(folder: Path, captions: int = 4000, merges: int = 200) -> No
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>", continuing_subword_prefix=""))
     bpe.normalizer = normalizers.Lowercase()
-    bpe.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"), "removed", True)
+    bpe.pre_tokenizer = pre_tokenizers.Split(
+        Regex(r"[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"), "removed", True
+    )
     trainer = trainers.BpeTrainer(
         vocab_size=2 * len(alphabet) + merges,
         end_of_word_suffix="</w>",
@@ -176,9 +178,7 @@ class TextTask(nn.Module):
         same.fill_diagonal_(False)
         logits = logits.masked_fill(same, -1e4)  # the same meaning twice is no negative
         target = torch.arange(len(logits))
-        return {
-            "text": (cross_entropy(logits, target) + cross_entropy(logits.T, target)) / 2
-        }
+        return {"text": (cross_entropy(logits, target) + cross_entropy(logits.T, target)) / 2}
 
     def text_vectors(self, texts: list[str]) -> torch.Tensor:
         """Hidden states at the end-of-text token, `[B, D]`."""

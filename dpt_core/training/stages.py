@@ -1,0 +1,217 @@
+"""Probing and tuning of a user's own model, with the published settings."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from ..adapter import DiscriminativeAdapter
+from ..checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from ..config import AdapterConfig
+from ..features import tap_channels
+from ..losses import LossWeights
+from .backbone import Backbone, PhraseEncoder
+from .data import (
+    GroundingDataset,
+    HardNegativeTable,
+    JsonlGrounding,
+    JsonlMatching,
+    MatchingDataset,
+    RefCoco,
+    precompute,
+    with_latents,
+)
+from .discrimination import DiscriminationTask, Pairs, collate
+from .loop import LoopConfig, train
+from .lora import RANK, add_lora, lora_of
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """Everything that is set in a stage; the defaults are the published values.
+
+    Attributes:
+        loop: optimisation.
+        weights: coefficients of the losses.
+        size: side of the square pictures in pixels.
+        tap: where the adapter reads the UNet.
+        rank: of the LoRA (tuning).
+        gradient_checkpointing: recompute the UNet's activations instead of storing them (tuning).
+    """
+
+    loop: LoopConfig
+    weights: LossWeights = field(default_factory=LossWeights)
+    size: int = 512
+    tap: str = "up1"
+    rank: int = RANK
+    gradient_checkpointing: bool = True
+
+
+PROBING = StageConfig(
+    LoopConfig(steps=60_000, batch_size=48, precision="fp16", schedule="constant")
+)
+"""Stage 1: 48 examples per GPU, constant learning rate 1e-4, fp16."""
+
+TUNING = StageConfig(
+    LoopConfig(
+        steps=5_000, batch_size=8, accumulate=8, precision="fp16", schedule="cosine", save_every=200
+    )
+)
+"""Stage 2: 8 examples per GPU, 8 micro-steps, learning rate 1e-4 with a cosine schedule, fp16. The
+published cosine ran over 40,000 steps, stepped once per process; here it ends with the run."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where the training data is.
+
+    Attributes:
+        matching: `.jsonl`, or the published `.tsv` of hard negatives.
+        grounding: `.jsonl`, or `.json` in RefCOCO's style.
+        images: folder that image names are relative to.
+        latents: folder for latents, computed once; None encodes pictures at every step.
+    """
+
+    matching: Path
+    grounding: Path
+    images: Path
+    latents: Path | None = None
+
+    def open(self, backbone: Backbone, config: StageConfig, name: str) -> Pairs:
+        """The examples, with latents if they are wanted.
+
+        Raises:
+            DataError: see :mod:`dpt_core.training.data`.
+            ValueError: no reader for a file's ending.
+        """
+        seed = config.loop.seed
+        matching: MatchingDataset = _reader(
+            self.matching, {".jsonl": JsonlMatching, ".tsv": HardNegativeTable}
+        )(self.matching, size=config.size, images=self.images, seed=seed)
+        grounding: GroundingDataset = _reader(
+            self.grounding, {".jsonl": JsonlGrounding, ".json": RefCoco}
+        )(self.grounding, size=config.size, images=self.images, seed=seed)
+        if self.latents is not None:
+            for part, folder in ((matching, "matching"), (grounding, "grounding")):
+                precompute(part, backbone.encode, self.latents / folder, vae=name)
+            matching = with_latents(matching, self.latents / "matching", vae=name)
+            grounding = with_latents(grounding, self.latents / "grounding", vae=name)
+        return Pairs(matching, grounding)
+
+
+def _reader(path: Path, readers: dict[str, type]) -> type:
+    if path.suffix not in readers:
+        raise ValueError(f"{path}: expected a file that ends in {' or '.join(readers)}")
+    return readers[path.suffix]
+
+
+def probe(
+    model: Path,
+    sources: Sources,
+    output: Path,
+    config: StageConfig = PROBING,
+    phrase_encoder: Path | None = None,
+    device: str | torch.device = "cpu",
+) -> Path:
+    """Stage 1: train an adapter on a frozen model.
+
+    Args:
+        model: diffusers model directory, Stable Diffusion 1.x or 2.x.
+        sources: the training data.
+        output: folder of the run; called again, it goes on.
+        config: settings.
+        phrase_encoder: transformers model directory, roberta-base as published; None leaves the
+            contrastive alignment loss out.
+        device: where to train.
+
+    Returns:
+        The checkpoint written, `output/adapter.safetensors`.
+
+    Raises:
+        ValueError: the model or the data cannot be used.
+        dpt_core.training.loop.Interrupted: stopped; call again to go on.
+    """
+    backbone, phrases = _models(model, phrase_encoder, device)
+    sizes = {"phrase_width": phrases.width} if phrases else {}
+    adapter_config = AdapterConfig(
+        in_channels=tap_channels(backbone.unet.config.block_out_channels, config.tap),
+        text_width=backbone.text_encoder.config.hidden_size,
+        tap=config.tap,
+        **sizes,
+    )
+    torch.manual_seed(config.loop.seed)
+    adapter = DiscriminativeAdapter(adapter_config)
+    return _train("adapter", backbone, adapter, phrases, sources, output, config, model.name)
+
+
+def tune(
+    model: Path,
+    probed: Path,
+    sources: Sources,
+    output: Path,
+    config: StageConfig = TUNING,
+    phrase_encoder: Path | None = None,
+    device: str | torch.device = "cpu",
+) -> Path:
+    """Stage 2: train a probed adapter on, together with a LoRA of the model.
+
+    Args:
+        probed: the checkpoint of stage 1.
+        model, sources, output, config, phrase_encoder, device: as for :func:`probe`.
+
+    Returns:
+        The checkpoint written, `output/dpt.safetensors`.
+
+    Raises:
+        ValueError: the model, the adapter or the data cannot be used.
+        dpt_core.training.loop.Interrupted: stopped; call again to go on.
+    """
+    from ..backends.diffusers import check_unet
+
+    backbone, phrases = _models(model, phrase_encoder, device)
+    adapter = load_checkpoint(probed).adapter.requires_grad_(True)
+    check_unet(backbone.unet, adapter.config)
+    if config.gradient_checkpointing:
+        backbone.unet.enable_gradient_checkpointing()
+    torch.manual_seed(config.loop.seed)
+    add_lora(backbone.unet, config.rank)
+    return _train("dpt", backbone, adapter, phrases, sources, output, config, model.name)
+
+
+def _models(
+    model: Path, phrase_encoder: Path | None, device: str | torch.device
+) -> tuple[Backbone, PhraseEncoder | None]:
+    phrases = PhraseEncoder.from_folder(phrase_encoder).to(device) if phrase_encoder else None
+    return Backbone.from_folder(model, device), phrases
+
+
+def _train(
+    stage: str,
+    backbone: Backbone,
+    adapter: DiscriminativeAdapter,
+    phrases: PhraseEncoder | None,
+    sources: Sources,
+    output: Path,
+    config: StageConfig,
+    name: str,
+) -> Path:
+    data = sources.open(backbone, config, name)
+    task = DiscriminationTask(
+        backbone,
+        adapter,
+        phrases,
+        config.weights,
+        denoise=stage == "dpt",
+        latents=sources.latents is not None,
+    )
+    task = train(task, data, config.loop, output, collate=collate)
+    path = output / f"{stage}.safetensors"
+    lora = lora_of(task.unet) if stage == "dpt" else {}
+    save_checkpoint(path, Checkpoint(adapter.config, task.adapter, lora))
+    logger.info("wrote %s", path)
+    return path

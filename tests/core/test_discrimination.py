@@ -1,0 +1,175 @@
+"""Probing and tuning: what is trained, and from the command line on a model directory."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from dpt_core.adapter import DiscriminativeAdapter
+from dpt_core.checkpoint import load_checkpoint
+from dpt_core.demo import model
+from dpt_core.lora import lora_updates
+from dpt_core.shapes.caption import phrase
+from dpt_core.shapes.data import ShapesDenoising, ShapesGrounding, ShapesMatching, scene_pair
+from dpt_core.shapes.scene import CANVAS, render
+from dpt_core.training.backbone import Backbone, PhraseEncoder
+from dpt_core.training.base.denoiser import DenoiserTask
+from dpt_core.training.discrimination import DiscriminationTask, Pairs, collate
+from dpt_core.training.lora import add_lora, lora_of
+
+LATENTS = torch.randn(4, 2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def parts() -> dict:
+    torch.manual_seed(0)
+    tokenizer = model.load_tokenizer()
+    return {
+        "unet": model.new_unet(),
+        "vae": model.new_vae(),
+        "text_encoder": model.new_text_encoder(tokenizer),
+        "tokenizer": tokenizer,
+    }
+
+
+@pytest.fixture
+def backbone(parts) -> Backbone:
+    from diffusers import DDPMScheduler
+
+    made = Backbone(**parts, scheduler=DDPMScheduler.from_config(model.SCHEDULER))
+    for part in (made.unet, made.vae, made.text_encoder):
+        part.requires_grad_(False).eval()
+    return made
+
+
+def trained(task: torch.nn.Module) -> set[str]:
+    return {name for name, value in task.named_parameters() if value.grad is not None}
+
+
+def batch(size: int = 2):
+    data = Pairs(ShapesMatching(LATENTS), ShapesGrounding(LATENTS))
+    return collate([data[index] for index in range(size)])
+
+
+def test_probing_trains_the_adapter_alone(backbone):
+    adapter = DiscriminativeAdapter(model.ADAPTER)
+    phrases = PhraseEncoder(backbone.tokenizer, backbone.text_encoder)
+    task = DiscriminationTask(backbone, adapter, phrases, latents=True)
+    losses = task(batch())
+    assert {"ce", "bbox", "giou", "contrastive_align", "contrastive_i2t", "contrastive_t2i"} < set(
+        losses
+    )
+    assert "mse" not in losses
+    losses["total"].backward()
+    names = {name for name, value in task.named_parameters() if value.requires_grad}
+    assert trained(task) == names
+    assert all(name.startswith("adapter.") for name in names)
+
+
+def test_tuning_trains_adapter_and_lora(parts, backbone):
+    backbone.unet.load_state_dict(parts["unet"].state_dict())
+    from copy import deepcopy
+    from dataclasses import replace
+
+    backbone = replace(backbone, unet=deepcopy(backbone.unet))
+    add_lora(backbone.unet)
+    task = DiscriminationTask(
+        backbone, DiscriminativeAdapter(model.ADAPTER), denoise=True, latents=True
+    )
+    losses = task(batch())
+    assert losses["mse"] > 0 and "contrastive_align" not in losses
+    losses["total"].backward()
+    assert {name.split(".")[0] for name in trained(task)} == {"adapter", "unet"}
+    assert trained(task) == {n for n, value in task.named_parameters() if value.requires_grad}
+    lora = lora_of(backbone.unet)
+    updates = dict(lora_updates(lora))
+    assert len(updates) == 16 * 8 and all(down.shape[0] == 4 for down, _ in updates.values())
+
+
+def test_phrase_tokens_are_those_of_the_span(backbone):
+    data = ShapesGrounding(LATENTS)
+    example = data[0]
+    example = example._replace(
+        caption="there is " + example.caption,
+        spans=tuple((((9, 9 + len(example.caption)),)) for _ in example.boxes),
+    )
+    phrases, named = PhraseEncoder(backbone.tokenizer, backbone.text_encoder)([example])
+    tokens = backbone.tokenizer([example.caption]).input_ids[0]
+    words = [backbone.tokenizer.decode([t]).strip() for t, on in zip(tokens, named[0][0]) if on]
+    assert "".join(words) == example.caption[9:].replace(" ", "")
+    assert phrases.hidden.shape[:2] == named[0].shape[:0] + (1, len(tokens))
+
+
+def test_denoiser_sees_wrong_and_dropped_captions(backbone):
+    seen: list[str] = []
+
+    def read(texts):
+        seen.extend(texts)
+        return backbone.read(texts).context
+
+    task = DenoiserTask(backbone.unet, read, backbone.scheduler, wrong=0.3, dropped=0.1)
+    examples = [ShapesDenoising(LATENTS)[index] for index in range(8)]
+    torch.manual_seed(0)
+    for _ in range(5):
+        task(examples)
+    true = {example.caption for example in examples}
+    wrong = {example.wrong for example in examples} - true
+    counts = [sum(text in kind for text in seen) for kind in (true, wrong, {""})]
+    assert sum(counts) == 40 and counts[0] > 15 and counts[2] > 0
+
+
+@pytest.fixture
+def data_folder(tmp_path):
+    rows = []
+    for index in range(4):
+        pair = scene_pair(9, index)
+        Image.fromarray(render(pair.scene)).save(tmp_path / f"{index}.png")
+        mention, thing = pair.caption.mentions[0], pair.scene[0]
+        words = phrase(mention)
+        x, y, w, h = (value * CANVAS for value in thing.box)
+        rows.append(
+            {
+                "image": f"{index}.png", "caption": f"{words} in a picture",
+                "negative": pair.wrong_text,
+                "boxes": [{"phrase": words, "box": [x - w / 2, y - h / 2, w, h]}],
+            }
+        )  # fmt: skip
+    (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return tmp_path
+
+
+def test_command_line(parts, data_folder, tmp_path):
+    from dpt_core.training.cli import app
+    from types import SimpleNamespace
+
+    model.pipeline(SimpleNamespace(**parts)).save_pretrained(tmp_path / "model")
+    table = str(data_folder / "data.jsonl")
+    common = [
+        "--matching", table, "--grounding", table, "--images", str(data_folder), "--size", "128",
+        "--steps", "2", "--batch-size", "2", "--device", "cpu",
+    ]  # fmt: skip
+    run = CliRunner()
+    probing = ["probing", str(tmp_path / "model"), *common, "--output", str(tmp_path / "one")]
+    probing += ["--latents", str(tmp_path / "latents")]
+    result = run.invoke(app, probing)
+    assert result.exit_code == 0, result.output
+    probed = tmp_path / "one" / "adapter.safetensors"
+    assert load_checkpoint(probed).lora == {}
+    tuning = ["tuning", str(tmp_path / "model"), str(probed), *common, "--accumulate", "1"]
+    result = run.invoke(app, [*tuning, "--output", str(tmp_path / "two")])
+    assert result.exit_code == 0, result.output
+    assert len(load_checkpoint(tmp_path / "two" / "dpt.safetensors").lora) == 256
+    wrong = run.invoke(app, [*probing[:-4], "--output", str(tmp_path / "x"), "--tap", "up9"])
+    assert wrong.exit_code == 2 and "tap must be one of" in wrong.output
+
+
+def test_random_third_is_another_scene():
+    for index in range(4):
+        example = ShapesMatching(LATENTS)[index]
+        pair = scene_pair(0, index)
+        assert example.captions[:2] == (pair.text, pair.wrong_text)
+        assert not torch.equal(example.images[2], example.images[0])
