@@ -106,15 +106,19 @@ class KSampler(io.ComfyNode):
         every_n_steps: int,
         mode: str,
         adapter: LoadedAdapter | None = None,
+        step: str = "published",
+        inner_steps: int = 1,
     ) -> io.NodeOutput:
         scores: dict[int, list[float]] = {}
         show = show_scores(cls.hidden.unique_id)
 
-        def listener(step: int, steps: int, values: torch.Tensor) -> None:
-            scores.setdefault(step, values.tolist())  # a step's first call, at its own noise level
-            show(step, steps, values)
+        def listener(at: int, steps: int, values: torch.Tensor) -> None:
+            scores.setdefault(at, values.tolist())  # a step's first call, at its own noise level
+            show(at, steps, values)
 
-        correction = Correction(strength, start_percent, end_percent, every_n_steps, mode)
+        correction = Correction(
+            strength, start_percent, end_percent, every_n_steps, mode, step, inner_steps
+        )
         model = with_self_correction(model, adapter, correction, listener)
         (latent,) = common_ksampler(
             model,

@@ -2,6 +2,7 @@
 
 from comfy_api.latest import io
 
+from ..dpt_core.self_correction import RULES
 from .host.adapter import AdapterIO, LoadedAdapter
 from .host.correction import Correction, with_self_correction
 from .host.progress import show_scores
@@ -50,6 +51,24 @@ def correction_inputs() -> list[io.Input]:
             tooltip="exact: the paper's loop. lagged: each step's gradient moves the next step, "
             "at about half the extra time.",
         ),
+        io.Combo.Input(
+            "step",
+            options=list(RULES),
+            default="published",
+            optional=True,
+            tooltip="published: the paper's step, strength times the gradient. normalised: the "
+            "gradient's direction with a length of its own, so that one strength (try 0.02 to 0.1) "
+            "suits every model and noise level.",
+        ),
+        io.Int.Input(
+            "inner_steps",
+            default=1,
+            min=1,
+            max=20,
+            optional=True,
+            tooltip="Moves in a row at each corrected step, each with its own gradient and its own "
+            "cost. The paper makes one. Only with mode exact.",
+        ),
     ]
 
 
@@ -83,7 +102,11 @@ class SelfCorrection(io.ComfyNode):
         end_percent: float,
         every_n_steps: int,
         mode: str,
+        step: str = "published",
+        inner_steps: int = 1,
     ) -> io.NodeOutput:
-        correction = Correction(strength, start_percent, end_percent, every_n_steps, mode)
+        correction = Correction(
+            strength, start_percent, end_percent, every_n_steps, mode, step, inner_steps
+        )
         listener = show_scores(cls.hidden.unique_id)
         return io.NodeOutput(with_self_correction(model, adapter, correction, listener))

@@ -101,7 +101,11 @@ def load_tokenizer() -> Any:
 
 
 def pipeline(parts: Any) -> Any:
-    """A diffusers pipeline of a :class:`~dpt_core.training.backbone.Backbone`'s parts, with DDIM."""
+    """A diffusers pipeline with DDIM.
+
+    Args:
+        parts: has `unet`, `vae`, `text_encoder` and `tokenizer`.
+    """
     from diffusers import DDIMScheduler, StableDiffusionPipeline
 
     made = StableDiffusionPipeline(

@@ -80,9 +80,7 @@ class ShapesDenoising(_World):
         index, which = divmod(index, 2)
         pair = scene_pair(self._seed, index)
         texts = (pair.text, pair.wrong_text)
-        return DenoiserExample(
-            self._pictures[index][which].float(), texts[which], texts[1 - which]
-        )
+        return DenoiserExample(self._pictures[index][which].float(), texts[which], texts[1 - which])
 
 
 class ShapesMatching(_World):

@@ -38,6 +38,8 @@ class Correction:
         start_percent, end_percent: part of the sampling to correct, each in [0, 1].
         every_n_steps: correct every n-th step, ≥ 1.
         mode: `exact`, or `lagged`: the gradient of one call moves the next call's input.
+        step: `published` or `normalised`, see :func:`dpt_core.self_correction.step`.
+        inner_steps: moves in a row at each corrected step, ≥ 1; `exact` only.
     """
 
     strength: float = 0.5
@@ -45,12 +47,19 @@ class Correction:
     end_percent: float = 1.0
     every_n_steps: int = 1
     mode: str = "exact"
+    step: str = "published"
+    inner_steps: int = 1
 
     def __post_init__(self) -> None:
         if self.start_percent > self.end_percent:
             raise ValueError(
                 f"start_percent ({self.start_percent}) must not exceed end_percent "
                 f"({self.end_percent})"
+            )
+        if self.mode == "lagged" and self.inner_steps > 1:
+            raise ValueError(
+                f"inner_steps ({self.inner_steps}) needs mode exact: lagged takes one gradient a "
+                "step, from the pass that is needed anyway"
             )
 
 
@@ -159,10 +168,13 @@ class SelfCorrector:
         key = (float(sigma[0]), rows.key)
         move = run.known(key, x)
         if move is None:
-            scores, gradient = run.scorer.gradients(executor, call, rows)
-            move = run.to_x(self._step(run, gradient, rows, sigma), sigma).to(x)
+            move = torch.zeros_like(x)
+            for inner in range(self._correction.inner_steps):
+                scores, gradient = run.scorer.gradients(executor, call, rows, x + move)
+                move += run.to_x(self._step(run, gradient, rows, sigma), sigma).to(x)
+                if inner == 0:
+                    self._report(run, key[0], rows, scores)
             run.remember(key, x, move)
-            self._report(run, key[0], rows, scores)
         corrected = call.x.clone()
         corrected[rows.index] = x + move
         denoised = call.run(executor, corrected).clone()
@@ -194,7 +206,8 @@ class SelfCorrector:
     ) -> torch.Tensor:
         """How far the variance-preserving latent moves, `[R, C, h, w]`."""
         run.warn_once(gradient)
-        move = step(gradient / run.input_scale(sigma), self._correction.strength)
+        wanted = self._correction
+        move = step(gradient / run.input_scale(sigma), wanted.strength, rule=wanted.step)
         return move if run.mask is None else move * mask_rows(run.mask, rows).to(move)
 
     def _report(self, run: Run, sigma: float, rows: ConditionalRows, scores: torch.Tensor) -> None:

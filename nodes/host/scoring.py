@@ -64,9 +64,9 @@ class Scorer:
         return scores[0]
 
     def gradients(
-        self, apply_model: ApplyModel, call: ModelCall, rows: ConditionalRows
+        self, apply_model: ApplyModel, call: ModelCall, rows: ConditionalRows, x: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Scores `[R]` and their gradient ∂s/∂x `[R, C, h, w]`, float32.
+        """Scores `[R]` of the conditional rows at `x` and their gradient ∂s/∂x, float32.
 
         Rows are split until the pass fits into the device's memory.
 
@@ -87,7 +87,7 @@ class Scorer:
                     self._run_tapped(apply_model, chosen, read, x)
                     return scores[0]
 
-                return score_gradient(chosen.x, score, self._half)
+                return score_gradient(usable(x[rows]), score, self._half)
 
         index, text = rows.index, rows.text
         return self._in_parts(part, call.x, len(index))

@@ -11,7 +11,7 @@ from dpt_core.features import split_tap, tap_channels
 from dpt_core.grounding import ground
 from dpt_core.lora import lora_key, lora_updates, merge_lora
 from dpt_core.plots import score_curves
-from dpt_core.self_correction import score_gradient, step
+from dpt_core.self_correction import RULES, score_gradient, step
 
 
 def quadratic(z: torch.Tensor) -> torch.Tensor:
@@ -31,6 +31,38 @@ def test_the_samplers_space_moves_by_the_same_vp_step():
     scale, z = 0.1, torch.randn(2, 4, 2, 2)
     in_x = correct(z / scale, lambda x: quadratic(scale * x), 0.25, input_scale=scale)
     torch.testing.assert_close(scale * in_x.latent, correct(z, quadratic, 0.25).latent)
+
+
+def test_a_normalised_step_has_its_own_length():
+    z = torch.randn(3, 4, 5, 5)
+    for scale in (1.0, 1e-6, 1e6):
+        moved = correct(z, lambda z, k=scale: k * quadratic(z), 0.1, rule="normalised").latent - z
+        torch.testing.assert_close(moved.square().mean((1, 2, 3)).sqrt(), torch.full((3,), 0.1))
+    x = z / 0.25  # the sampler's space, a = 0.25
+    in_x = correct(x, lambda x: quadratic(0.25 * x), 0.1, input_scale=0.25, rule="normalised")
+    torch.testing.assert_close(0.25 * in_x.latent - z, moved, atol=1e-5, rtol=1e-4)
+
+
+def test_a_normalised_step_without_a_gradient_stays():
+    z = torch.randn(2, 3)
+    assert torch.equal(correct(z, lambda z: z.sum(1) * 0, 1.0, rule="normalised").latent, z)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_inner_steps_follow_each_other(rule):
+    z = torch.randn(2, 3)
+    once = correct(z, quadratic, 0.1, rule=rule)
+    twice = correct(once.latent, quadratic, 0.1, rule=rule)
+    both = correct(z, quadratic, 0.1, rule=rule, inner_steps=2)
+    torch.testing.assert_close(both.latent, twice.latent)
+    assert torch.equal(both.score, once.score)
+
+
+def test_impossible_steps():
+    with pytest.raises(ValueError, match="step must be one of published, normalised"):
+        correct(torch.randn(1, 2), quadratic, 1.0, rule="huge")
+    with pytest.raises(ValueError, match="inner_steps must be at least 1"):
+        correct(torch.randn(1, 2), quadratic, 1.0, inner_steps=0)
 
 
 def test_rows_without_a_finite_gradient_stay():

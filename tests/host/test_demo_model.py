@@ -15,6 +15,7 @@ import pytest
 import torch
 from comfy.cli_args import LatentPreviewMethod
 from demo_files import demo_folder
+from dpt_pack.dpt_core.backends.diffusers import self_correcting, text_vectors
 from dpt_pack.dpt_core.demo import load as diffusers_side
 from dpt_pack.dpt_core.demo import model as sizes
 from dpt_pack.nodes import demo_model
@@ -24,7 +25,7 @@ from dpt_pack.nodes.host.demo import load_demo
 from dpt_pack.nodes.host.encode import encode_prompt
 from dpt_pack.nodes.ksampler import KSampler
 from dpt_pack.nodes.text_encode import TextEncode
-from runs import call, distance, sample
+from runs import call, corrected, distance, sample
 from tiny_models import random_lora
 
 from nodes import CLIPTextEncode, EmptyLatentImage, VAEDecode
@@ -109,14 +110,31 @@ def test_same_autoencoder(host, pipeline):
     assert distance(host.vae.encode(images), expected) < 1e-4
 
 
-def test_same_picture_on_the_same_schedule(host, pipeline):
+CORRECTIONS = {
+    "plain": None,
+    "published": {"strength": 20.0},
+    "normalised": {"strength": 0.05, "step": "normalised", "inner_steps": 2},
+}
+
+
+@pytest.mark.parametrize("correction", CORRECTIONS.values(), ids=CORRECTIONS)
+def test_same_picture_on_the_same_schedule(host, pipeline, correction):
     """Euler over the sigmas of the pipeline's DDIM is the same method in other words."""
-    expected = diffusers_picture(pipeline)
+    model, expected = host.model, diffusers_picture(pipeline)
+    if correction:
+        plain, (model, _) = expected, corrected(model, host.adapter, **correction)
+        rule = {"rule": correction.get("step", "published")}
+        rest = {key: value for key, value in correction.items() if key != "step"}
+        adapter = host.adapter.checkpoint.adapter
+        text = text_vectors(pipeline, [PROMPT])
+        with self_correcting(pipeline.unet, adapter, text, **rest, **rule):
+            expected = diffusers_picture(pipeline)
+        assert psnr(plain, expected) < 50
     model_sampling = host.model.get_model_object("model_sampling")
     sigmas = model_sampling.sigma(torch.cat((pipeline.scheduler.timesteps, torch.zeros(1))))
     latent = empty_latent()["samples"]
     result = comfy.sample.sample_custom(
-        host.model,
+        model,
         comfy.sample.prepare_noise(latent, SEED),
         CFG,
         comfy.samplers.sampler_object("euler"),

@@ -21,7 +21,6 @@ from torch.utils.data import Dataset
 from ...shapes.caption import (
     COLOURS,
     OPPOSITES,
-    RELATIONS,
     SHAPES,
     SIZES,
     Caption,
