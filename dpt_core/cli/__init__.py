@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..training import cli as train
 from . import evaluate
 from .common import user_errors
 from .demo import demo
@@ -17,6 +18,7 @@ app.command()(demo)
 app.command()(generate)
 app.command()(score)
 app.add_typer(evaluate.app, name="evaluate")
+app.add_typer(train.app, name="train")
 
 
 @app.callback()

@@ -12,6 +12,7 @@ import typer
 
 if TYPE_CHECKING:
     from ..evaluation.arms import Models
+    from ..generation import Sampling
 
 Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, mps.")]
 Steps = Annotated[int, typer.Option(min=1, help="Denoising steps.")]
@@ -22,6 +23,10 @@ Strength = Annotated[
 Start = Annotated[float, typer.Option(min=0, max=1, help="Correct from this part of sampling on.")]
 End = Annotated[float, typer.Option(min=0, max=1, help="Correct up to this part of sampling.")]
 Every = Annotated[int, typer.Option(min=1, help="Correct every n-th step.")]
+Rule = Annotated[
+    str, typer.Option(help="Size of a correction: published, or normalised per picture.")
+]
+InnerSteps = Annotated[int, typer.Option(min=1, help="Corrections in a row at each step.")]
 Timestep = Annotated[int, typer.Option(min=0, max=999, help="Noise level at which is scored.")]
 Draws = Annotated[int, typer.Option(min=1, help="Noise draws that a score is averaged over.")]
 Weights = Annotated[
@@ -53,14 +58,24 @@ def check_device(device: str) -> None:
         raise ValueError(f"cannot compute on device {device!r}: {reason}") from error
 
 
-def check_guidance(guidance: float) -> None:
-    """Refuse a scale at which diffusers draws without guidance.
+def check_sampling(sampling: Sampling) -> None:
+    """Refuse settings before anything is drawn.
 
     Raises:
-        ValueError: it is 1 or less.
+        ValueError: diffusers would draw without guidance, nothing would be corrected, or there is
+            no such rule.
     """
-    if guidance <= 1:
-        raise ValueError(f"guidance must be above 1; got {guidance:g}")
+    from ..self_correction import RULES
+
+    if sampling.guidance <= 1:
+        raise ValueError(f"guidance must be above 1; got {sampling.guidance:g}")
+    if sampling.start_percent > sampling.end_percent:
+        raise ValueError(
+            f"start must not be after end; got {sampling.start_percent:g} and "
+            f"{sampling.end_percent:g}"
+        )
+    if sampling.rule not in RULES:
+        raise ValueError(f"rule must be one of {', '.join(RULES)}; got {sampling.rule!r}")
 
 
 def demo_models(weights: Path | None, device: str) -> Models:

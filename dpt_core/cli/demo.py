@@ -13,11 +13,13 @@ from .common import (
     End,
     Every,
     Guidance,
+    InnerSteps,
+    Rule,
     Start,
     Steps,
     Strength,
     Weights,
-    check_guidance,
+    check_sampling,
     demo_models,
     quiet,
     user_errors,
@@ -36,6 +38,8 @@ def demo(
     start: Start = defaults.START_PERCENT,
     end: End = defaults.END_PERCENT,
     every: Every = defaults.EVERY_N_STEPS,
+    rule: Rule = defaults.RULE,
+    inner_steps: InnerSteps = defaults.INNER_STEPS,
     steps: Steps = defaults.STEPS,
     guidance: Guidance = defaults.GUIDANCE,
     device: Device = "cpu",
@@ -46,13 +50,13 @@ def demo(
         from ..shapes.caption import parse
 
         caption = parse(prompt)  # first: the model knows no other world either
-        check_guidance(guidance)
         quiet()
         from ..evaluation.comparison import compare, draw_comparison
         from ..generation import Sampling
 
+        sampling = Sampling(steps, guidance, strength, start, end, every, rule, inner_steps)
+        check_sampling(sampling)
         models = demo_models(weights, device)
-        sampling = Sampling(steps, guidance, strength, start, end, every)
         sides = compare(models, prompt, caption, range(seed, seed + count), sampling)
         out.parent.mkdir(parents=True, exist_ok=True)
         draw_comparison(prompt, sides).save(out)

@@ -17,12 +17,14 @@ from .common import (
     End,
     Every,
     Guidance,
+    InnerSteps,
+    Rule,
     Start,
     Steps,
     Strength,
     Timestep,
     Weights,
-    check_guidance,
+    check_sampling,
     demo_models,
     quiet,
     user_errors,
@@ -53,6 +55,8 @@ def shapes(
     start: Start = defaults.START_PERCENT,
     end: End = defaults.END_PERCENT,
     every: Every = defaults.EVERY_N_STEPS,
+    rule: Rule = defaults.RULE,
+    inner_steps: InnerSteps = defaults.INNER_STEPS,
     best_of: Annotated[
         int, typer.Option(min=0, help="Candidates to choose from; 0: at the cost of correction.")
     ] = 0,
@@ -74,8 +78,8 @@ def shapes(
         from ..evaluation.shapes import Comparison, prepare
         from ..generation import Sampling
 
-        check_guidance(guidance)
-        sampling = Sampling(steps, guidance, strength, start, end, every)
+        sampling = Sampling(steps, guidance, strength, start, end, every, rule, inner_steps)
+        check_sampling(sampling)
         measure = Measure(timestep, draws, lora=score_lora)
         comparison = Comparison(split, prompts, sampling, measure, best_of, batch_size)
         models = demo_models(weights, device)
@@ -97,6 +101,8 @@ def sweep(
     start: Annotated[list[float], typer.Option(min=0, max=1)] = [defaults.START_PERCENT],  # noqa: B006
     end: Annotated[list[float], typer.Option(min=0, max=1)] = [defaults.END_PERCENT],  # noqa: B006
     every: Annotated[list[int], typer.Option(min=1)] = [defaults.EVERY_N_STEPS],  # noqa: B006
+    rule: Annotated[list[str], typer.Option(help="published, normalised.")] = [defaults.RULE],  # noqa: B006
+    inner_steps: Annotated[list[int], typer.Option(min=1)] = [defaults.INNER_STEPS],  # noqa: B006
     lora: Annotated[bool, typer.Option(help="All arms with the LoRA.")] = False,
     prompts: Annotated[int, typer.Option(min=1)] = defaults.SWEEP_PROMPTS,
     split: Split = "tuning",
@@ -119,14 +125,17 @@ def sweep(
         from ..evaluation.sweep import sweep_arms, sweep_chart
         from ..generation import Sampling
 
-        check_guidance(guidance)
         sampling = Sampling(steps, guidance)
-        grid = {"strength": strength, "start_percent": start, "end_percent": end,
-                "every_n_steps": every}  # fmt: skip
+        grid = {
+            "rule": rule, "strength": strength, "start_percent": start, "end_percent": end,
+            "every_n_steps": every, "inner_steps": inner_steps,
+        }  # fmt: skip
+        arms = sweep_arms(sampling, grid, lora)
+        for arm in arms:
+            check_sampling(arm.sampling)
         measure = Measure(timestep, draws, lora=score_lora)
         comparison = Comparison(split, prompts, sampling, measure, 0, batch_size)
         models = demo_models(weights, device)
-        arms = sweep_arms(sampling, grid, lora)
         chosen = shapes_prompts(split, prompts)
         prepared = open_run(models, folder, arms, chosen, comparison)
         _draw(models, prepared, comparison)
@@ -204,7 +213,18 @@ def _progress(what: str, total: float, done: float) -> Iterator[Callable[[float]
 
 
 def _show(results: dict[str, Any], folder: Path) -> None:
-    from ..evaluation.words import markdown
+    from rich.console import Console
+    from rich.table import Table
 
-    typer.echo(markdown(results))
+    from ..evaluation.words import adapter_table, notes, table
+
+    heading, *rows = table(results, line_break="\n")
+    shown = Table(*heading, title="share of pictures where the caption holds", show_lines=True)
+    for row in rows:
+        shown.add_row(*(cell.replace("[", r"\[") for cell in row))  # no markup
+    Console().print(shown)
+    typer.echo("\n".join(notes(results)))
+    if "adapter" in results:
+        typer.echo("\n" + adapter_table(results["adapter"]))
+    typer.echo(f"as Markdown: {folder / 'table.md'}")
     typer.echo(f"pictures side by side: {folder / 'index.html'}")

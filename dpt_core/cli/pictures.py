@@ -13,11 +13,13 @@ from .common import (
     End,
     Every,
     Guidance,
+    InnerSteps,
+    Rule,
     Start,
     Steps,
     Strength,
     Timestep,
-    check_guidance,
+    check_sampling,
     load_pipeline,
     quiet,
     user_errors,
@@ -50,6 +52,8 @@ def generate(
     start: Start = 0.0,
     end: End = 1.0,
     every: Every = 1,
+    rule: Rule = "published",
+    inner_steps: InnerSteps = 1,
     steps: Steps = 20,
     guidance: Guidance = 7.5,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures drawn together.")] = 1,
@@ -57,17 +61,18 @@ def generate(
 ) -> None:
     """Draw a prompt with LoRA and self-correction: pictures SEED.png in a folder."""
     with user_errors():
-        check_guidance(guidance)
         quiet()
         from ..generation import Sampling
         from ..generation import generate as draw
 
+        strength = strength if adapter else 0.0
+        sampling = Sampling(steps, guidance, strength, start, end, every, rule, inner_steps)
+        check_sampling(sampling)
         if adapter is None:
-            pipeline, network, strength = load_pipeline(model, device), None, 0.0
+            pipeline, network = load_pipeline(model, device), None
         else:
             models = _models(model, adapter, device, lora)
             pipeline, network = models.tuned, models.adapter
-        sampling = Sampling(steps, guidance, strength, start, end, every)
         out.mkdir(parents=True, exist_ok=True)
         seeds = range(seed, seed + count)
         for first in range(0, count, batch_size):

@@ -1,0 +1,1 @@
+"""What the method is worth: arms drawn from the same seeds, judged, counted and shown."""

@@ -1,0 +1,22 @@
+"""Settings of the demo model's evaluation, in one place; light enough for the command line."""
+
+from __future__ import annotations
+
+STEPS = 20
+GUIDANCE = 4.0
+
+STRENGTH = 0.5
+START_PERCENT = 0.0
+END_PERCENT = 1.0
+EVERY_N_STEPS = 1
+RULE = "published"
+INNER_STEPS = 1
+
+BATCH_SIZE = 32
+PROMPTS = 504
+"""Held-out prompts: 168 of each of the three categories."""
+
+SWEEP_PROMPTS = 150
+
+METRIC_TIMESTEPS = (100, 300, 500, 700, 900)
+"""Noise levels over which the adapter's figures are averaged."""

@@ -1,0 +1,211 @@
+"""Draw prompts in every arm, into a folder that survives being interrupted.
+
+A batch is written whole: first its pictures, then, under its final name in one step, its rows. What
+has rows is done; anything else is drawn again, from the same seeds in the same company, and comes
+out the same.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .arms import Arm, Drawn, Measure, Models, draw
+from .prompts import Prompt
+
+Verdict = Callable[[np.ndarray, Prompt], dict[str, Any]]
+"""From a picture `[H, W, 3]` uint8 and its prompt to what a row says about it."""
+
+SETTINGS = "settings.json"
+TIMINGS = "timings.jsonl"
+DIGITS = 6
+"""Decimals of scores in rows."""
+
+
+class RunFolder:
+    """Where a run keeps its pictures and rows.
+
+    Args:
+        path: the folder; made where there is none.
+        settings: what all arms share, as JSON values.
+        arms: the arms; others may have been run before and stay.
+
+    Raises:
+        ValueError: the folder holds a run with other settings.
+    """
+
+    def __init__(self, path: str | Path, settings: dict[str, Any], arms: Sequence[Arm]) -> None:
+        self.path = Path(path)
+        self.path.mkdir(parents=True, exist_ok=True)
+        known = self._read_settings()
+        wanted = {arm.name: json.loads(json.dumps(asdict(arm))) for arm in arms}
+        old = {"settings": known.get("settings", settings), "arms": known.get("arms", {})}
+        _refuse_change(old["settings"], json.loads(json.dumps(settings)), self.path, "")
+        for name in wanted.keys() & old["arms"].keys():
+            _refuse_change(old["arms"][name], wanted[name], self.path, f"arm {name}: ")
+        merged = {"settings": old["settings"], "arms": old["arms"] | wanted}
+        write_text(self.path / SETTINGS, json.dumps(merged, indent=2) + "\n")
+
+    def picture(self, arm: Arm, index: int) -> Path:
+        """Where the picture of a prompt is."""
+        return self.path / "pictures" / arm.name / f"{index:05d}.png"
+
+    def part(self, arm: Arm, batch: int) -> Path:
+        """Where the rows of a batch are, once it is done."""
+        return self.path / "parts" / arm.name / f"{batch:05d}.jsonl"
+
+    def write(
+        self, arm: Arm, batch: int, rows: Sequence[dict[str, Any]], pictures: np.ndarray
+    ) -> None:
+        """Keep a batch.
+
+        Args:
+            arm, batch: whose.
+            rows: one per picture, with its `index`.
+            pictures: `[N, H, W, 3]` uint8.
+        """
+        for row, picture in zip(rows, pictures, strict=True):
+            path = self.picture(arm, row["index"])
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture).save(path)
+        write_text(self.part(arm, batch), "".join(json.dumps(row) + "\n" for row in rows))
+
+    def rows(self, arm: Arm) -> Iterator[dict[str, Any]]:
+        """Rows of an arm's finished batches, by prompt."""
+        for part in sorted(self.part(arm, 0).parent.glob("*.jsonl")):
+            with part.open(encoding="utf-8") as lines:
+                yield from map(json.loads, lines)
+
+    def note_time(self, arm: Arm, batch: int, pictures: int, seconds: float) -> None:
+        """Keep how long a batch took to draw."""
+        note = {"arm": arm.name, "batch": batch, "pictures": pictures, "seconds": seconds}
+        with (self.path / TIMINGS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(note) + "\n")
+
+    def seconds(self, arm: Arm) -> float | None:
+        """Median seconds per picture over an arm's batches, or None where none is known."""
+        path = self.path / TIMINGS
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        notes = [json.loads(line) for line in lines if line.endswith("}")]  # a kill may tear one
+        times = [note["seconds"] / note["pictures"] for note in notes if note["arm"] == arm.name]
+        return float(np.median(times)) if times else None
+
+    def _read_settings(self) -> dict[str, Any]:
+        path = self.path / SETTINGS
+        if not path.exists():
+            return {}
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path} is damaged ({error}): choose another folder") from error
+
+
+def run(
+    models: Models,
+    arms: Sequence[Arm],
+    prompts: Sequence[Prompt],
+    folder: RunFolder,
+    verdict: Verdict,
+    measure: Measure,
+    batch_size: int,
+    progress: Callable[[Arm, int], None] = lambda arm, pictures: None,
+) -> None:
+    """Draw what is not there yet.
+
+    Args:
+        models: what draws.
+        arms, prompts: every prompt is drawn in every arm.
+        folder: where to.
+        verdict: what a row says about a picture besides its score.
+        measure: how pictures are scored.
+        batch_size: pictures drawn together.
+        progress: called with the arm and the number of pictures that were added.
+    """
+    for arm, batch, chosen in missing(arms, prompts, folder, batch_size):
+        texts = [prompt.text for prompt in chosen]
+        start = time.perf_counter()
+        drawn = draw(models, arm, texts, [prompt.seed for prompt in chosen], measure)
+        seconds = time.perf_counter() - start
+        if drawn.candidates is None:
+            scores = models.score(drawn.pictures, texts, measure)
+        else:
+            scores = drawn.candidates.max(axis=0)
+        rows = [
+            _row(arm, prompt, drawn, place, float(scores[place]))
+            | verdict(drawn.pictures[place], prompt)
+            for place, prompt in enumerate(chosen)
+        ]
+        folder.write(arm, batch, rows, drawn.pictures)
+        folder.note_time(arm, batch, len(rows), seconds)
+        progress(arm, len(rows))
+
+
+def missing(
+    arms: Sequence[Arm], prompts: Sequence[Prompt], folder: RunFolder, batch_size: int
+) -> Iterator[tuple[Arm, int, Sequence[Prompt]]]:
+    """The batches that are not done: arm, number of the batch, its prompts.
+
+    Raises:
+        ValueError: a batch size below 1.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch size must be at least 1; got {batch_size}")
+    for arm in arms:
+        for batch, start in enumerate(range(0, len(prompts), batch_size)):
+            if not folder.part(arm, batch).exists():
+                yield arm, batch, prompts[start : start + batch_size]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file completely or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def _row(arm: Arm, prompt: Prompt, drawn: Drawn, place: int, score: float) -> dict[str, Any]:
+    """What is known of one picture before anyone judges it."""
+    row = {
+        "arm": arm.name,
+        "index": prompt.index,
+        "caption": prompt.text,
+        "category": prompt.category,
+        "seed": drawn.seeds[place],
+        "score": round(score, DIGITS),
+        "curve": _rounded(drawn.curves[:, place]),
+    }
+    if drawn.candidates is not None:
+        row["candidates"] = _rounded(drawn.candidates[:, place])
+    return row
+
+
+def _rounded(values: np.ndarray) -> list[float]:
+    return [round(float(value), DIGITS) for value in values]
+
+
+def _refuse_change(old: dict, new: dict, path: Path, what: str) -> None:
+    old, new = _flat(old), _flat(new)
+    changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+    if changed:
+        listed = ", ".join(f"{key} {old.get(key)} → {new.get(key)}" for key in changed)
+        raise ValueError(
+            f"{path} holds a run with other settings ({what}{listed}): choose another folder, or "
+            "go on with the old settings"
+        )
+
+
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    """Nested settings as one level, "sampling.strength"."""
+    flat = {}
+    for key, value in settings.items():
+        inner = _flat(value) if isinstance(value, dict) else {"": value}
+        flat |= {f"{key}.{name}".rstrip("."): each for name, each in inner.items()}
+    return flat

@@ -1,0 +1,93 @@
+"""Shares, paired differences and separation, each with its 95% interval."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+CONFIDENCE = 0.95
+RESAMPLES = 9999
+
+
+class Estimate(NamedTuple):
+    """A figure and its 95% interval.
+
+    Attributes:
+        value: the figure; NaN where there is nothing to count.
+        low, high: ends of the interval.
+        number: how many it rests on.
+    """
+
+    value: float
+    low: float
+    high: float
+    number: int
+
+
+NOTHING = Estimate(math.nan, math.nan, math.nan, 0)
+
+
+def share(held: np.ndarray) -> Estimate:
+    """Share of trues, with Wilson's interval.
+
+    Args:
+        held: `[N]` bool.
+    """
+    from scipy.stats import binomtest
+
+    held = np.asarray(held, bool)
+    if not held.size:
+        return NOTHING
+    result = binomtest(int(held.sum()), held.size)
+    low, high = result.proportion_ci(CONFIDENCE, method="wilson")
+    return Estimate(float(held.mean()), float(low), float(high), held.size)
+
+
+def paired_difference(values: np.ndarray, base: np.ndarray) -> Estimate:
+    """Mean of `values - base` over the same prompts, with its bootstrap interval.
+
+    Pairs are resampled, by a fixed seed; the interval is that of percentiles, which also exists
+    where all pairs differ alike.
+
+    Args:
+        values, base: `[N]` numbers or bool, of the same prompts in the same order.
+
+    Raises:
+        ValueError: lengths differ.
+    """
+    from scipy.stats import bootstrap
+
+    values, base = np.asarray(values, float), np.asarray(base, float)
+    if values.shape != base.shape:
+        raise ValueError(f"pairs need equal lengths; got {len(values)} and {len(base)}")
+    difference = values - base
+    if not difference.size:
+        return NOTHING
+    if difference.size == 1 or np.ptp(difference) == 0:
+        return Estimate(*[float(difference[0])] * 3, difference.size)
+    found = bootstrap(
+        (difference,), np.mean, n_resamples=RESAMPLES, batch=1000, method="percentile",
+        confidence_level=CONFIDENCE, rng=np.random.default_rng(0),
+    ).confidence_interval  # fmt: skip
+    return Estimate(float(difference.mean()), float(found.low), float(found.high), difference.size)
+
+
+def separation(scores: np.ndarray, right: np.ndarray) -> float:
+    """Area under the ROC curve: how often a right picture scores above a wrong one.
+
+    Args:
+        scores: `[N]`.
+        right: `[N]` bool.
+
+    Returns:
+        In [0, 1]; ties count half. NaN where all pictures are right, or all wrong.
+    """
+    from scipy.stats import mannwhitneyu
+
+    scores, right = np.asarray(scores, float), np.asarray(right, bool)
+    good, bad = scores[right], scores[~right]
+    if not good.size or not bad.size:
+        return math.nan
+    return float(mannwhitneyu(good, bad).statistic / (good.size * bad.size))

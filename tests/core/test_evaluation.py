@@ -1,0 +1,372 @@
+"""Figures against hand-computed ones; runs that stop and go on; messages of the commands."""
+
+import json
+import math
+from collections import Counter
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from demo_files import write_random_demo
+from PIL import Image
+from typer.testing import CliRunner
+
+from dpt_core.backends.diffusers import text_vectors
+from dpt_core.cli import app
+from dpt_core.demo.load import CHECKPOINT, export_demo, load_demo
+from dpt_core.evaluation.adapter_metrics import Probe, adapter_metrics, unique_phrase
+from dpt_core.evaluation.arms import Arm, Measure, Models, best_of, draw, standard_arms
+from dpt_core.evaluation.cost import equal_candidates, work
+from dpt_core.evaluation.prompts import shapes_prompts
+from dpt_core.evaluation.report import write_report
+from dpt_core.evaluation.run import RunFolder, run
+from dpt_core.evaluation.shapes import shapes_verdict
+from dpt_core.evaluation.statistics import paired_difference, separation, share
+from dpt_core.evaluation.sweep import sweep_arms
+from dpt_core.generation import Sampling, generate
+from dpt_core.measure import alignment_scores, watching_scores
+from dpt_core.shapes.caption import CATEGORIES, parse
+from dpt_core.shapes.data import scene_pair
+
+STEPS = Sampling(steps=2, guidance=4.0, strength=5.0)
+PLAIN = Sampling(steps=2, guidance=4.0)
+MEASURE = Measure(draws=1)
+COSTS = dict.fromkeys(("base", "self-correction", "lora", "both", "best-of"), 1)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weights")
+    write_random_demo(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(weights):
+    demo = load_demo(weights)
+    return Models.of(demo.pipeline, demo.checkpoint)
+
+
+# Statistics
+
+
+def test_share_has_wilsons_interval():
+    found = share(np.array([True] * 8 + [False] * 2))
+    z = 1.959964
+    centre = (0.8 + z**2 / 20) / (1 + z**2 / 10)
+    reach = z / (1 + z**2 / 10) * math.sqrt(0.8 * 0.2 / 10 + z**2 / 400)
+    assert found == pytest.approx((0.8, centre - reach, centre + reach, 10), abs=1e-6)
+    assert share(np.zeros(9, bool))[:2] == (0, 0)
+    assert math.isnan(share(np.array([], bool)).value)
+
+
+def test_paired_difference_looks_at_pairs():
+    base = np.array([True, False] * 50)
+    better = base.copy()
+    better[1:21:2] = True  # 10 of 100 gained, none lost
+    found = paired_difference(better, base)
+    assert found.value == pytest.approx(0.1) and found.number == 100
+    # Ten of a hundred, resampled: the percentiles of a binomial(100, 0.1) are 5 and 16.
+    assert (found.low, found.high) == pytest.approx((0.05, 0.16), abs=0.011)
+    assert paired_difference(better, base) == found
+    assert paired_difference(base, base)[:3] == (0, 0, 0)
+    assert paired_difference(~base, base).value == 0
+    with pytest.raises(ValueError, match="equal lengths"):
+        paired_difference(base, base[:3])
+
+
+def test_separation_counts_ordered_pairs():
+    right = np.array([False, False, True, True])
+    assert separation(np.array([0.1, 0.4, 0.35, 0.8]), right) == 0.75
+    assert separation(np.array([0.5] * 4), right) == 0.5
+    assert math.isnan(separation(np.ones(2), np.array([True, True])))
+
+
+# Prompts and arms
+
+
+def test_prompts_are_balanced_fixed_and_of_their_split():
+    prompts = shapes_prompts("held-out", 30)
+    assert Counter(prompt.category for prompt in prompts) == dict.fromkeys(CATEGORIES, 10)
+    assert shapes_prompts("held-out", 12) == prompts[:12]
+    assert all(parse(prompt.text) == prompt.caption for prompt in prompts)
+    other = shapes_prompts("tuning", 30)
+    assert not {prompt.seed for prompt in prompts} & {prompt.seed for prompt in other}
+    with pytest.raises(ValueError, match="held-out, tuning"):
+        shapes_prompts("training", 3)
+
+
+def test_tuned_model_is_a_copy(models):
+    theirs, ours = (each.unet.state_dict() for each in (models.plain, models.tuned))
+    changed = [key for key in theirs if not torch.equal(theirs[key], ours[key])]
+    assert changed and all(".to_" in key for key in changed)
+    assert models.tuned.vae is models.plain.vae
+
+
+def test_best_of_keeps_the_highest_score(models):
+    prompts, seeds = ["a red circle", "a blue square"], [5, 50]
+    arm = best_of(PLAIN, 3)
+    drawn = draw(models, arm, prompts, seeds, MEASURE)
+    assert drawn.candidates.shape == (3, 2)
+    for place, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
+        best = int(drawn.candidates[:, place].argmax())
+        assert drawn.seeds[place] == seed + best
+        alone = generate(models.plain, [prompt], [seed + best], PLAIN).pictures[0]
+        assert np.abs(alone.astype(int) - drawn.pictures[place]).max() <= 1
+        found = models.score(drawn.pictures[place][None], [prompt], MEASURE)
+        assert found[0] == pytest.approx(drawn.candidates[best, place], abs=1e-5)
+    again = draw(models, arm, prompts, seeds, MEASURE)
+    assert np.array_equal(again.pictures, drawn.pictures) and again.seeds == drawn.seeds
+
+
+def test_of_equal_scores_the_first_candidate_wins(models, monkeypatch):
+    monkeypatch.setattr(Models, "score", lambda self, pictures, *_: np.zeros(len(pictures)))
+    assert draw(models, best_of(PLAIN, 2), ["a red circle"], [5], MEASURE).seeds == [5]
+
+
+def test_work_adds_up(models):
+    plain, corrected = Arm("a", "", PLAIN), Arm("b", "", STEPS)
+    once, more, two = (
+        work(models, arm, "a red circle", MEASURE) for arm in (plain, corrected, best_of(PLAIN, 2))
+    )
+    assert once < more < two and two > 2 * once
+    assert equal_candidates(models, STEPS, "a red circle", MEASURE) == 2
+
+
+def test_a_sweep_has_one_plain_arm():
+    grid = {"rule": ["normalised"], "strength": [0.0, 1.0, 5.0], "every_n_steps": [1, 2]}
+    arms = sweep_arms(PLAIN, grid)
+    assert [arm.name for arm in arms][:2] == ["plain", "rule-normalised_strength-1_every-1"]
+    assert [arm.title for arm in arms][:2] == ["plain", "strength 1, every 1"] and len(arms) == 5
+    assert arms[-1].sampling == Sampling(2, 4.0, 5.0, every_n_steps=2, rule="normalised")
+
+
+# Scores
+
+
+def test_scores_average_draws_and_do_not_mix_pictures(models):
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (2, 128, 128, 3), np.uint8)
+    prompts = ["a red circle", "two blue squares"]
+    both = alignment_scores(models.tuned, models.adapter, pictures, prompts, draws=2)
+    alone = alignment_scores(models.tuned, models.adapter, pictures[1:], prompts[1:], draws=2)
+    assert both[1] == pytest.approx(alone[0].item(), abs=1e-5)
+
+    vae, unet = models.tuned.vae, models.tuned.unet
+    with torch.no_grad():
+        pixels = torch.from_numpy(pictures[:1]).permute(0, 3, 1, 2) / 127.5 - 1
+        latent = vae.encode(pixels).latent_dist.mean * vae.config.scaling_factor
+        kept = models.tuned.scheduler.alphas_cumprod[500]
+        text = text_vectors(models.tuned, prompts[:1])
+        context = models.tuned.encode_prompt(prompts[:1], "cpu", 1, False)[0]
+        generator, found = torch.Generator().manual_seed(0), []
+        for _ in range(2):
+            noise = torch.randn(1, 4, 16, 16, generator=generator)
+            with watching(unet) as features:
+                unet(kept.sqrt() * latent + (1 - kept).sqrt() * noise, 500, context)
+            queries = models.adapter(features[0], torch.tensor([500])).query_text
+            found.append(torch.cosine_similarity(queries, text[:, None], dim=-1).max())
+    assert both[0].item() == pytest.approx(torch.stack(found).mean().item(), abs=1e-5)
+
+
+@contextmanager
+def watching(unet):
+    """Outputs of the up block that the adapter reads."""
+    outputs = []
+    hook = unet.up_blocks[1].register_forward_hook(lambda *each: outputs.append(each[2]))
+    yield outputs
+    hook.remove()
+
+
+@pytest.mark.parametrize(("setting", "message"), [({"timestep": 1000}, "999"), ({"draws": 0}, "1")])
+def test_scores_refuse_numbers_out_of_range(models, setting, message):
+    with pytest.raises(ValueError, match=message):
+        alignment_scores(
+            models.plain, models.adapter, np.zeros((1, 128, 128, 3), np.uint8), ["x"], **setting
+        )
+
+
+def test_watching_changes_nothing(models):
+    text = text_vectors(models.plain, ["a red circle"])
+    before = generate(models.plain, ["a red circle"], [1], PLAIN).pictures
+    with watching_scores(models.plain.unet, models.adapter, text, models.tuned.unet) as scores:
+        after = generate(models.plain, ["a red circle"], [1], PLAIN).pictures
+        corrected = generate(models.plain, ["a red circle"], [1], STEPS, models.adapter)
+    assert np.array_equal(before, after)
+    assert [len(each) for each in scores] == [1] * 4  # two steps, twice
+    unwatched = generate(models.plain, ["a red circle"], [1], STEPS, models.adapter)
+    assert np.array_equal(corrected.pictures, unwatched.pictures)
+
+
+# The adapter
+
+
+def test_a_unique_phrase_names_one_thing():
+    for index in range(30):
+        pair = scene_pair(1000, index)
+        if (found := unique_phrase(pair)) is None:
+            assert all(mention.count > 1 for mention in pair.caption.mentions)
+            continue
+        (mention,) = parse(found.text).mentions
+        kind = (mention.colour, mention.shape)
+        boxes = [thing.box for thing in pair.scene if (thing.colour, thing.shape) == kind]
+        assert boxes == [found.box]
+
+
+def test_adapter_figures_do_not_depend_on_the_batch(models):
+    options = {"scenes": 5, "timesteps": (300, 700)}
+    whole = adapter_metrics(models.tuned, models.adapter, Probe(**options))
+    parts = adapter_metrics(models.tuned, models.adapter, Probe(**options, batch_size=2))
+    assert whole == parts
+    assert whole["text"]["each"].keys() == {300, 500, 700}
+    assert whole["text"]["at"]["number"] == 5 and whole["scenes"] == 5
+    assert whole["phrases_generalised"]["mean"] <= whole["phrases"]["mean"]
+
+
+# Runs
+
+
+class Killed(BaseException):
+    """The end of a process, as far as it can be played."""
+
+
+def evaluate(models, path, stop=None):
+    arms = standard_arms(STEPS, 2)
+    prompts = shapes_prompts("held-out", 3)
+    folder = RunFolder(path, {"prompts": 3}, arms)
+    run(models, arms, prompts, folder, shapes_verdict, MEASURE, 2, stop or (lambda *_: None))
+    write_report(folder, arms, COSTS, "test")
+    return folder
+
+
+def contents(path):
+    kept = {"timings.jsonl", "results.json", "table.md", "index.html", "chart.png"}  # hold times
+    return {
+        str(file.relative_to(path)): file.read_bytes()
+        for file in path.rglob("*")
+        if file.is_file() and file.name not in kept
+    }
+
+
+@pytest.fixture(scope="module")
+def unbroken(models, tmp_path_factory):
+    path = tmp_path_factory.mktemp("unbroken")
+    evaluate(models, path)
+    return path
+
+
+def test_a_killed_run_goes_on_to_the_same_files(models, unbroken, tmp_path, monkeypatch):
+    calls, write = [], RunFolder.write
+
+    def torn(self, arm, batch, rows, pictures):
+        calls.append(arm.name)
+        if len(calls) == 4:  # the pictures are there, one of them in part; the rows are not
+            write(self, arm, batch, rows, pictures)
+            self.part(arm, batch).rename(self.part(arm, batch).with_suffix(".partial"))
+            with self.picture(arm, rows[0]["index"]).open("r+b") as file:
+                file.truncate(100)
+            raise Killed
+        write(self, arm, batch, rows, pictures)
+
+    monkeypatch.setattr(RunFolder, "write", torn)
+    with pytest.raises(Killed):
+        evaluate(models, tmp_path)
+
+    def stop(arm, pictures):
+        if arm.name == "lora":
+            raise Killed
+
+    with pytest.raises(Killed):
+        evaluate(models, tmp_path, stop)
+    evaluate(models, tmp_path)
+    # Ten batches, of which the fourth was drawn twice: nothing else was done again.
+    assert Counter(calls) == dict.fromkeys(COSTS, 2) | {"self-correction": 3}
+    assert contents(tmp_path) == contents(unbroken)
+
+
+def test_rows_say_everything(unbroken):
+    rows = [json.loads(line) for line in (unbroken / "rows.jsonl").read_text().splitlines()]
+    assert len(rows) == 15
+    by = {(row["arm"], row["index"]): row for row in rows}
+    assert len(by["both", 0]["curve"]) == 2 and by["base", 0]["curve"] == []
+    assert by["best-of", 2]["score"] == max(by["best-of", 2]["candidates"])
+    assert by["best-of", 2]["candidates"][0] == pytest.approx(by["base", 2]["score"], abs=0.1)
+    assert {by[arm, 1]["seed"] for arm in ("base", "both", "lora")} == {by["base", 1]["seed"]}
+    assert by["base", 1]["failures"] and by["base", 1]["holds"] is False
+
+
+def test_the_report_can_be_read(unbroken):
+    results = json.loads((unbroken / "results.json").read_text())
+    assert results["separation"] is None  # random weights draw nothing right
+    assert [arm["name"] for arm in results["arms"]] == list(COSTS)
+    assert results["arms"][0]["groups"]["all"]["share"]["number"] == 3
+    assert "| base | 0.0% [0, 79] |" in (unbroken / "table.md").read_text()
+    page = (unbroken / "index.html").read_text()
+    for index in range(3):
+        assert f'src="pictures/base/0000{index}.png"' in page
+    assert Image.open(unbroken / "chart.png").size == (1200, 540)
+
+
+def test_other_settings_need_another_folder(models, unbroken):
+    with pytest.raises(ValueError, match="other settings .*prompts 3 → 4"):
+        RunFolder(unbroken, {"prompts": 4}, [])
+    with pytest.raises(ValueError, match="arm .*sampling.strength 5.0 → 0.0"):
+        RunFolder(unbroken, {"prompts": 3}, standard_arms(PLAIN, 2))
+
+
+# Commands
+
+
+def invoke(*words, code=0):
+    result = CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "300"})
+    assert result.exit_code == code, result.output
+    return " ".join(result.output.replace("│", " ").split())
+
+
+def test_demo_writes_one_picture(weights, tmp_path):
+    out = tmp_path / "new" / "demo.png"
+    said = invoke("demo", "a red circle", "--count", 1, "--steps", 2,
+                  "--weights", weights, "--out", out)  # fmt: skip
+    assert "0 of 1" in said and str(out) in said
+    assert Image.open(out).size[0] >= 500
+
+
+def test_generate_and_score_take_any_directory(weights, tmp_path):
+    export_demo(tmp_path / "model", weights)
+    adapter, out = tmp_path / "model" / CHECKPOINT, tmp_path / "out"
+    invoke("generate", tmp_path / "model", "a red circle", "--adapter", adapter,
+           "--count", 2, "--steps", 2, "--out", out)  # fmt: skip
+    pictures = sorted(out.glob("*.png"))
+    assert [path.name for path in pictures] == ["00000.png", "00001.png"]
+    assert Image.open(pictures[1]).text["seed"] == "1"
+    said = invoke("score", tmp_path / "model", "a red circle", *pictures, "--adapter", adapter)
+    demo = load_demo(weights)
+    models = Models.of(demo.pipeline, demo.checkpoint)
+    picture = np.asarray(Image.open(pictures[0]))[None]
+    expected = alignment_scores(models.tuned, models.adapter, picture, ["a red circle"])
+    assert f"{expected.item():.4f} {pictures[0]}" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("demo", "a dog on a skateboard"), "the shapes world cannot draw 'a dog on a skateboard'"),
+        (("demo", "a red circle", "--weights", "nowhere"), "lacks unet.safetensors in nowhere"),
+        (("demo", "a red circle", "--guidance", 1), "guidance must be above 1"),
+        (("demo", "a red circle", "--rule", "other"), "rule must be one of published, normalised"),
+        (("generate", ".", "x", "--start", 0.6, "--end", 0.5), "start must not be after end"),
+        (("demo", "a red circle", "--device", "nonsense"), "cannot compute on device 'nonsense'"),
+        (("generate", "nowhere", "x"), "no model directory at nowhere"),
+        (("generate", ".", "x"), "has no model_index.json"),
+        (("generate", ".", "x", "--adapter", "none.bin"), "no DPT checkpoint at none.bin"),
+        (("score", ".", "x", "none.png", "--adapter", "none.bin"), "none.png"),
+        (("evaluate", "shapes", "out", "--split", "training"), "split must be one of"),
+        (("evaluate", "sweep", "out"), "--strength"),
+    ],
+)
+def test_mistakes_get_a_message(words, message, tmp_path, monkeypatch, weights):
+    monkeypatch.chdir(tmp_path)
+    words += ("--weights", weights) if words[0] == "evaluate" else ()
+    said = invoke(*words, code=2)
+    assert message in said and "Traceback" not in said
