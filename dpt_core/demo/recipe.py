@@ -1,7 +1,8 @@
 """How the demo model is made: `dpt train demo FOLDER` runs every stage, each resumable.
 
-text → crops → whole (the autoencoder, on crops and then on whole pictures) → latents → denoiser →
-probing → tuning → files. With `accelerate launch` several processes share the work of a stage.
+text → crops → whole (the autoencoder, on crops and then on whole pictures) → latents → decoder
+(used to latents that are not quite right) → denoiser → probing → tuning → files. With
+`accelerate launch` several processes share the work of a stage.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Recipe:
     Attributes:
         pairs: scene pairs that the denoiser and the adapter see.
         wrong: share of captions in the denoiser's training that are hard negatives.
-        text, crops, whole, denoiser, probing, tuning: settings of the stages.
+        text, crops, whole, decoder, denoiser, probing, tuning: settings of the stages.
     """
 
     pairs: int = 10240
@@ -50,9 +51,13 @@ class Recipe:
         steps=400, batch_size=8, learning_rate=1e-3, schedule="cosine", warmup=20,
         weight_decay=0.0, precision="bf16", ema=0.99,
     )  # fmt: skip
+    decoder: LoopConfig = LoopConfig(
+        steps=600, batch_size=8, learning_rate=5e-4, schedule="cosine", warmup=20,
+        weight_decay=0.0, ema=0.99,
+    )  # fmt: skip
     denoiser: LoopConfig = LoopConfig(
-        steps=2400, batch_size=16, learning_rate=1e-3, schedule="cosine", warmup=100,
-        ema=0.998, save_every=600,
+        steps=4000, batch_size=16, learning_rate=1e-3, schedule="cosine", warmup=100,
+        ema=0.998, save_every=500,
     )  # fmt: skip
     probing: LoopConfig = LoopConfig(steps=3000, batch_size=16, learning_rate=3e-4, warmup=100)
     tuning: LoopConfig = LoopConfig(
@@ -60,7 +65,7 @@ class Recipe:
     )
     stages: tuple[str, ...] = field(
         default=(
-            "text", "crops", "whole", "latents", "denoiser", "probing", "tuning", "files"
+            "text", "crops", "whole", "latents", "decoder", "denoiser", "probing", "tuning", "files"
         ),
         init=False,
     )  # fmt: skip
@@ -147,6 +152,14 @@ class Kitchen:
                 latents.append(means.unflatten(0, pictures.shape[:2]).half())
         return {"latents": torch.cat(latents)}
 
+    def _decoder(self) -> dict[str, torch.Tensor]:
+        from ..shapes.data import ShapesDecoding
+        from ..training.base.autoencoder import DecoderTask
+
+        data = ShapesDecoding(self._tensors("latents")["latents"])
+        task = DecoderTask(self._load("whole", model.new_vae()))
+        return self._run("decoder", task, data, collate=None).vae.state_dict()
+
     def _denoiser(self) -> dict[str, torch.Tensor]:
         from ..shapes.data import ShapesDenoising
         from ..training.base.denoiser import DenoiserTask
@@ -204,7 +217,7 @@ class Kitchen:
 
         target = self.folder / "files"
         target.mkdir(exist_ok=True)
-        for name, stage in (("unet", "denoiser"), ("vae", "whole"), ("text_encoder", "text")):
+        for name, stage in (("unet", "denoiser"), ("vae", "decoder"), ("text_encoder", "text")):
             tensors = {k: v.half() for k, v in self._tensors(stage).items()}
             _save(tensors, target / f"{name}.safetensors")
         tuned = {key: value.half() for key, value in self._tensors("tuning").items()}
@@ -225,7 +238,7 @@ class Kitchen:
 
         tokenizer = model.load_tokenizer()
         text = self._load("text", model.new_text_encoder(tokenizer))
-        vae = self._load("whole", model.new_vae())
+        vae = self._load("decoder", model.new_vae())
         for part in (unet, vae, text):
             part.requires_grad_(False).eval()
         scheduler = DDPMScheduler.from_config(model.SCHEDULER)

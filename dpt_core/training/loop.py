@@ -142,10 +142,10 @@ def train(
             losses = run.advance(micro)
             bar.update()
             bar.set_postfix({name: f"{value:.3g}" for name, value in losses.items()})
-            done = run.step == config.steps
-            if stop or done or run.step % config.save_every == 0:
+            done, asked = run.step == config.steps, run.agree(bool(stop))
+            if asked or done or run.step % config.save_every == 0:
                 run.save(preview)
-            if stop and not done:
+            if asked and not done:
                 raise Interrupted(f"stopped after step {run.step}; run the command again to go on")
     return run.finish()
 
@@ -226,6 +226,13 @@ class Run:
             )
         self._rows.append({"step": self.step, **row})
         return row
+
+    def agree(self, wish: bool) -> bool:
+        """Whether any process wishes something: all of them stop after the same step."""
+        if self._accelerator.num_processes == 1:
+            return wish
+        wishes = torch.tensor([float(wish)], device=self._accelerator.device)
+        return bool(self._accelerator.reduce(wishes, reduction="sum"))
 
     def save(self, preview: Callable[[nn.Module, Path], None] | None) -> None:
         """Write the checkpoint, complete or not at all, then losses, curves and previews."""

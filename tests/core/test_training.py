@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -38,6 +42,7 @@ class Regression(nn.Module):
         return {"error": (self.layers(batch) - torch.randn(len(batch), 1)).square().mean()}
 
 
+ROOT = Path(__file__).resolve().parents[2]
 CONFIG = LoopConfig(steps=12, batch_size=3, accumulate=2, ema=0.9, save_every=5, warmup=2)
 
 
@@ -104,3 +109,28 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
 def test_impossible_settings(field):
     with pytest.raises(ValueError, match=f"{field} must be at least 1"):
         LoopConfig(**{"steps": 1, "batch_size": 1, field: 0})
+
+
+LAUNCHED = """
+import sys, torch
+sys.path.insert(0, {here!r})
+from test_training import CONFIG, Noise, Regression, train
+task = train(Regression(), Noise(), CONFIG, {folder!r})
+print("weights", float(task.layers[0].weight.sum()), flush=True)
+"""
+
+
+def test_many_processes_train_one_model(tmp_path):
+    script = tmp_path / "launched.py"
+    here = str(Path(__file__).parent)
+    script.write_text(LAUNCHED.format(here=here, folder=str(tmp_path / "run")))
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*launch, str(script)], capture_output=True, text=True, env=environment, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    first, second = re.findall(r"weights (-?[\d.]+)", done.stdout)
+    assert first == second
+    assert [row["step"] for row in losses(tmp_path / "run")] == [str(n) for n in range(1, 13)]

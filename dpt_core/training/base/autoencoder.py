@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 
 import torch
 from einops import rearrange
@@ -41,8 +40,7 @@ class Crops(Dataset):
 
 
 class AutoencoderTask(nn.Module):
-    """Error of pixels, more where things are, and of edges, and a slight pull towards a normal
-    distribution.
+    """Error of pictures, and a slight pull of the latents towards a normal distribution.
 
     Args:
         vae: diffusers' `AutoencoderKL`.
@@ -57,25 +55,42 @@ class AutoencoderTask(nn.Module):
         latents = self.vae.encode(pictures).latent_dist
         drawn = self.vae.decode(latents.sample()).sample.float()
         divergence = latents.kl().mean() / latents.mean[0].numel()
-        error = (drawn - pictures).abs() + (drawn - pictures).square()
-        return {
-            "pixels": (error * self._emphasis(pictures)).mean(),
-            "edges": sum(
-                (a - b).abs().mean() for a, b in zip(_edges(drawn), _edges(pictures), strict=True)
-            ),
-            "divergence": self.pull * divergence,
-        }
-
-    def _emphasis(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Five where a thing is, one on the background, `[B, 1, H, W]`."""
-        background = torch.tensor(BACKGROUND, device=pictures.device) / 127.5 - 1
-        differs = (pictures - background[:, None, None]).abs().amax(1, keepdim=True)
-        return 1 + 4 * (differs > 0.05).float()
+        return picture_error(drawn, pictures) | {"divergence": self.pull * divergence}
 
 
-def _edges(pictures: torch.Tensor) -> Iterator[torch.Tensor]:
-    yield pictures.diff(dim=2)
-    yield pictures.diff(dim=3)
+class DecoderTask(nn.Module):
+    """Train the decoder alone on latents as a denoiser leaves them: not quite right.
+
+    Args:
+        vae: diffusers' `AutoencoderKL`; its encoder stays.
+        noise: largest standard deviation of what is added to latents of unit variance, half of it
+            the same over patches of four cells.
+    """
+
+    def __init__(self, vae: nn.Module, noise: float = 0.5) -> None:
+        super().__init__()
+        self.vae, self.noise = vae.requires_grad_(False), noise
+        vae.decoder.requires_grad_(True)
+        vae.post_quant_conv.requires_grad_(True)
+
+    def forward(self, batch: tuple[torch.Tensor, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Pictures `[B, 3, H, W]` and their scaled latents `[B, 4, h, w]`."""
+        pictures, latents = batch
+        coarse = torch.randn_like(latents[:, :, ::4, ::4]).repeat_interleave(4, 2)
+        error = torch.randn_like(latents) + coarse.repeat_interleave(4, 3)
+        size = torch.rand(len(latents), 1, 1, 1, device=latents.device) * self.noise / 2**0.5
+        noisy = (latents + size * error) / self.vae.config.scaling_factor
+        return picture_error(self.vae.decode(noisy).sample.float(), pictures)
+
+
+def picture_error(drawn: torch.Tensor, pictures: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Error of pixels, five times as heavy where a thing is, and of edges."""
+    background = torch.tensor(BACKGROUND, device=pictures.device) / 127.5 - 1
+    differs = (pictures - background[:, None, None]).abs().amax(1, keepdim=True)
+    emphasis = 1 + 4 * (differs > 0.05).float()  # [B, 1, H, W]
+    error = (drawn - pictures).abs() + (drawn - pictures).square()
+    edges = ((drawn.diff(dim=axis) - pictures.diff(dim=axis)).abs().mean() for axis in (2, 3))
+    return {"pixels": (error * emphasis).mean(), "edges": sum(edges)}
 
 
 @torch.no_grad()
