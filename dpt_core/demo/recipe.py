@@ -27,6 +27,9 @@ SEED = 0
 CAPTIONS = 10**6
 """Captions and crops are drawn anew all the time; there are more than any run sees."""
 
+ALONE = ("latents", "files")
+"""Stages that one process does."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -34,11 +37,15 @@ class Recipe:
 
     Attributes:
         pairs: scene pairs that the denoiser and the adapter see.
+        sample: scene pairs whose latents are given unit variance.
+        previews: pictures drawn and judged at each checkpoint of the denoiser.
         wrong: share of captions in the denoiser's training that are hard negatives.
         text, crops, whole, decoder, denoiser, probing, tuning: settings of the stages.
     """
 
     pairs: int = 10240
+    sample: int = 256
+    previews: int = 24
     wrong: float = 0.3
     text: LoopConfig = LoopConfig(
         steps=1200, batch_size=128, learning_rate=1e-3, schedule="cosine", warmup=50
@@ -98,7 +105,8 @@ class Kitchen:
         for stage in stages[: stages.index(until) + 1]:
             if not self.file(stage).exists():
                 logger.info("demo model: %s", stage)
-                made = getattr(self, f"_{stage}")()
+                if processes.is_main_process or stage not in ALONE:
+                    made = getattr(self, f"_{stage}")()
                 if processes.is_main_process:
                     _save(made, self.file(stage))
             processes.wait_for_everyone()
@@ -133,7 +141,7 @@ class Kitchen:
         vae = self._load("crops", model.new_vae())
         task = AutoencoderTask(vae)
         vae = self._run("whole", task, Crops(CAPTIONS, 128, SEED + 1), collate=None).vae
-        sample = Scenes(256, SEED + 2)
+        sample = Scenes(self.recipe.sample, SEED + 2)
         whiten(vae, torch.cat([sample[index] for index in range(len(sample))]), model.LATENT_SCALE)
         return vae.state_dict()
 
@@ -246,12 +254,12 @@ class Kitchen:
 
     def _preview(self, backbone: Any) -> Callable[[nn.Module, Path], None]:
         """Draw a few captions and judge a few more."""
-        from PIL import Image
+        from torchvision.utils import make_grid, save_image
 
         from ..shapes.data import scene_pair
         from ..shapes.judge import judge
 
-        pairs = [scene_pair(SEED + 3, index) for index in range(24)]
+        pairs = [scene_pair(SEED + 3, index) for index in range(self.recipe.previews)]
 
         def draw(task: nn.Module, path: Path) -> None:
             pipeline = model.pipeline(backbone)
@@ -265,8 +273,8 @@ class Kitchen:
                 for picture, pair in zip(pictures, pairs, strict=True)
             ]
             logger.warning("%s: the caption holds in %d of %d", path.stem, sum(held), len(held))
-            rows = (pictures * 255).round().astype("uint8").reshape(3, 8, 128, 128, 3)
-            Image.fromarray(rows.swapaxes(1, 2).reshape(3 * 128, 8 * 128, 3)).save(path)
+            grid = make_grid(torch.from_numpy(pictures).movedim(-1, 1), nrow=8, padding=2)
+            save_image(grid, path)
 
         return draw
 
