@@ -14,6 +14,15 @@ TEXT_WIDTH = 128
 LATENT_SIDE = 16
 LATENT_SCALE = 0.18215
 
+PREVIEW = [
+    [-0.16, -0.15, -0.126],
+    [0.119, 0.126, 0.107],
+    [0.107, 0.099, 0.084],
+    [0.196, 0.179, 0.15],
+]
+PREVIEW_BIAS = [0.77, 0.733, 0.696]
+"""From a scaled latent cell to about its colour, RGB in [-1, 1]: fitted to scenes, R² 0.74."""
+
 UNET = {
     "sample_size": LATENT_SIDE,
     "in_channels": 4,

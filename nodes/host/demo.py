@@ -67,7 +67,10 @@ class DemoConfig(comfy.supported_models.SD15):
 
     def __init__(self, unet_config: dict[str, Any]) -> None:
         super().__init__(unet_config)
-        self.latent_format.taesd_decoder_name = None  # SD 1.x's preview decoder knows other latents
+        latents = self.latent_format
+        latents.taesd_decoder_name = None  # SD 1.x's preview decoder knows other latents
+        latents.latent_rgb_factors = sizes.PREVIEW
+        latents.latent_rgb_factors_bias = sizes.PREVIEW_BIAS
 
     def model_type(self, state_dict: dict, prefix: str = "") -> ModelType:
         return ModelType.V_PREDICTION
