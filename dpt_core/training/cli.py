@@ -29,7 +29,7 @@ Precision = Annotated[str | None, typer.Option(help="no, fp16 or bf16.")]
 Size = Annotated[int, typer.Option(help="Side of the pictures in pixels.")]
 SaveEvery = Annotated[int | None, typer.Option(help="Steps between checkpoints.")]
 Workers = Annotated[int, typer.Option(help="Processes that read data.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, …; the best there is if not given.")]
+Cpu = Annotated[bool, typer.Option("--cpu", help="Train on the CPU even where there is a GPU.")]
 
 
 @app.command()
@@ -50,18 +50,19 @@ def probing(
     save_every: SaveEvery = None,
     workers: Workers = 0,
     tap: Annotated[str, typer.Option(help="Where the adapter reads the UNet.")] = "up1",
-    device: Device = None,
+    cpu: Cpu = False,
 ) -> None:
     """Stage 1: train an adapter on a frozen model."""
     from . import stages
 
+    device = _device(cpu)
     loop = _settings(
         stages.PROBING.loop, steps, batch_size, accumulate, learning_rate, precision, save_every,
         workers, device,
     )  # fmt: skip
     config = replace(stages.PROBING, loop=loop, size=size, tap=tap)
     sources = stages.Sources(matching, grounding, images, latents)
-    _report(stages.probe, model, sources, output, config, phrase_encoder, _device(device))
+    _report(stages.probe, model, sources, output, config, phrase_encoder, device)
 
 
 @app.command()
@@ -83,18 +84,19 @@ def tuning(
     save_every: SaveEvery = None,
     workers: Workers = 0,
     rank: Annotated[int, typer.Option(help="Rank of the LoRA.")] = 4,
-    device: Device = None,
+    cpu: Cpu = False,
 ) -> None:
     """Stage 2: train the adapter on, together with a LoRA of the model."""
     from . import stages
 
+    device = _device(cpu)
     loop = _settings(
         stages.TUNING.loop, steps, batch_size, accumulate, learning_rate, precision, save_every,
         workers, device,
     )  # fmt: skip
     config = replace(stages.TUNING, loop=loop, size=size, rank=rank)
     sources = stages.Sources(matching, grounding, images, latents)
-    _report(stages.tune, model, probed, sources, output, config, phrase_encoder, _device(device))
+    _report(stages.tune, model, probed, sources, output, config, phrase_encoder, device)
 
 
 @app.command()
@@ -117,7 +119,7 @@ def _settings(
     precision: str | None,
     save_every: int | None,
     workers: int,
-    device: str | None,
+    device: object,
 ) -> object:
     """The published settings with what the user changed."""
     given = {
@@ -125,7 +127,7 @@ def _settings(
         "batch_size": batch_size,
         "accumulate": accumulate,
         "learning_rate": learning_rate,
-        "precision": precision or ("no" if _device(device) == "cpu" else None),
+        "precision": precision or ("no" if device.type == "cpu" else None),
         "save_every": save_every,
         "workers": workers,
     }
@@ -136,10 +138,11 @@ def _settings(
         raise typer.BadParameter(str(error)) from error
 
 
-def _device(device: str | None) -> str:
-    import torch
+def _device(cpu: bool) -> object:
+    """This process's device, as accelerate deals them out."""
+    from accelerate import PartialState
 
-    return device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return PartialState(cpu=cpu).device
 
 
 def _report(work, *arguments) -> None:

@@ -97,8 +97,11 @@ class Sources:
             self.grounding, {".jsonl": JsonlGrounding, ".json": RefCoco}
         )(self.grounding, size=config.size, images=self.images, seed=seed)
         if self.latents is not None:
-            for part, folder in ((matching, "matching"), (grounding, "grounding")):
-                precompute(part, backbone.encode, self.latents / folder, vae=name)
+            from accelerate import PartialState
+
+            with PartialState().main_process_first():
+                for part, folder in ((matching, "matching"), (grounding, "grounding")):
+                    precompute(part, backbone.encode, self.latents / folder, vae=name)
             matching = with_latents(matching, self.latents / "matching", vae=name)
             grounding = with_latents(grounding, self.latents / "grounding", vae=name)
         return Pairs(matching, grounding)
@@ -200,6 +203,8 @@ def _train(
     config: StageConfig,
     name: str,
 ) -> Path:
+    from accelerate import PartialState
+
     data = sources.open(backbone, config, name)
     task = DiscriminationTask(
         backbone,
@@ -212,6 +217,7 @@ def _train(
     task = train(task, data, config.loop, output, collate=collate)
     path = output / f"{stage}.safetensors"
     lora = lora_of(task.unet) if stage == "dpt" else {}
-    save_checkpoint(path, Checkpoint(adapter.config, task.adapter, lora))
+    if PartialState().is_main_process:
+        save_checkpoint(path, Checkpoint(adapter.config, task.adapter, lora))
     logger.info("wrote %s", path)
     return path

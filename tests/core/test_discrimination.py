@@ -151,7 +151,7 @@ def test_command_line(parts, data_folder, tmp_path):
     table = str(data_folder / "data.jsonl")
     common = [
         "--matching", table, "--grounding", table, "--images", str(data_folder), "--size", "128",
-        "--steps", "2", "--batch-size", "2", "--device", "cpu",
+        "--steps", "2", "--batch-size", "2", "--cpu",
     ]  # fmt: skip
     run = CliRunner()
     probing = ["probing", str(tmp_path / "model"), *common, "--output", str(tmp_path / "one")]
