@@ -46,7 +46,7 @@ class Recipe:
     pairs: int = 10240
     sample: int = 256
     previews: int = 24
-    wrong: float = 0.3
+    wrong: float = 0.15
     text: LoopConfig = LoopConfig(
         steps=1200, batch_size=128, learning_rate=1e-3, schedule="cosine", warmup=50
     )

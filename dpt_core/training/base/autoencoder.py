@@ -7,6 +7,7 @@ import random
 import torch
 from einops import rearrange
 from torch import nn
+from torch.nn.functional import avg_pool2d
 from torch.utils.data import Dataset
 
 from ...shapes.caption import imagine
@@ -40,22 +41,32 @@ class Crops(Dataset):
 
 
 class AutoencoderTask(nn.Module):
-    """Error of pictures, and a slight pull of the latents towards a normal distribution.
+    """Error of pictures, with latents that a small denoiser can learn.
+
+    Left alone, four channels hold colours in a tangle, and a denoiser paints things in two of them.
+    So three channels follow the mean colour of their 8 × 8 pixels, the fourth is free, and the
+    decoder reads latents with noise.
 
     Args:
         vae: diffusers' `AutoencoderKL`.
-        pull: weight of the Kullback-Leibler divergence per latent number.
+        noise: largest standard deviation of the noise, in the units of colours in [-1, 1].
+        pull: weight of what keeps the free channel, and the encoder's own variance, near unit size.
     """
 
-    def __init__(self, vae: nn.Module, pull: float = 1e-4) -> None:
+    def __init__(self, vae: nn.Module, noise: float = 0.1, pull: float = 1e-4) -> None:
         super().__init__()
-        self.vae, self.pull = vae, pull
+        self.vae, self.noise, self.pull = vae, noise, pull
 
     def forward(self, pictures: torch.Tensor) -> dict[str, torch.Tensor]:
         latents = self.vae.encode(pictures).latent_dist
-        drawn = self.vae.decode(latents.sample()).sample.float()
-        divergence = latents.kl().mean() / latents.mean[0].numel()
-        return picture_error(drawn, pictures) | {"divergence": self.pull * divergence}
+        size = torch.rand(len(pictures), 1, 1, 1, device=pictures.device) * self.noise
+        noisy = latents.mean + size * torch.randn_like(latents.mean)
+        colours = avg_pool2d(pictures, pictures.shape[-1] // latents.mean.shape[-1])
+        free = latents.mean[:, 3:].float()
+        return picture_error(self.vae.decode(noisy).sample.float(), pictures) | {
+            "colours": 4 * (latents.mean[:, :3].float() - colours).square().mean(),
+            "pull": self.pull * (free.square().mean() + latents.logvar.float().square().mean()),
+        }
 
 
 class DecoderTask(nn.Module):
