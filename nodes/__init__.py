@@ -5,9 +5,11 @@ from comfy_api.latest import ComfyExtension, io
 from .alignment_score import AlignmentScore
 from .apply_lora import ApplyLoRA
 from .demo_model import DemoModel
+from .ground_phrase import GroundPhrase
 from .host.adapter import register_model_folder
 from .ksampler import KSampler
 from .load_adapter import LoadAdapter
+from .select_best import SelectBest
 from .self_correction import SelfCorrection
 from .text_encode import TextEncode
 
@@ -24,5 +26,7 @@ class DPTExtension(ComfyExtension):
             SelfCorrection,
             KSampler,
             AlignmentScore,
+            SelectBest,
+            GroundPhrase,
             DemoModel,
         ]

@@ -1,0 +1,97 @@
+"""Boxes drawn onto pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#ffe119", "#42d4f4", "#f032e6")
+SMALLEST_FONT = 10
+LINES_PER_SIDE = 22
+"""Lines of text that the shorter side of a picture would hold."""
+
+Rectangle = tuple[float, float, float, float]
+
+
+def annotate(
+    picture: np.ndarray,
+    boxes: Sequence[Sequence[float]],
+    scores: Sequence[float],
+    name: str = "",
+) -> np.ndarray:
+    """Draw boxes with a label and a score each; text and lines grow with the picture.
+
+    Args:
+        picture: `[H, W, 3]` uint8.
+        boxes: corners (x0, y0, x1, y1) in pixels.
+        scores: one per box.
+        name: what the boxes show, cut to fit; by default each box is labelled with its place in
+            the list, from 1.
+
+    Returns:
+        `[H, W, 3]` uint8, a copy.
+    """
+    from PIL import Image, ImageColor, ImageDraw, ImageFont
+
+    image = Image.fromarray(picture)
+    draw = ImageDraw.Draw(image)
+    side = min(image.size)
+    font = ImageFont.load_default(max(SMALLEST_FONT, round(side / LINES_PER_SIDE)))
+    line = max(1, round(side / 160))
+    colours = [COLOURS[place % len(COLOURS)] for place in range(len(boxes))]
+    for box, colour in zip(boxes, colours, strict=True):
+        draw.rectangle(_drawable(box, image.size), outline=colour, width=line)
+    taken: list[Rectangle] = []  # labels come after all boxes, so that no box crosses one
+    for place, (box, score, colour) in enumerate(zip(boxes, scores, colours, strict=True)):
+        text = _label(draw, font, name or f"#{place + 1}", score, image.width)
+        spot = _free_spot(_extent(draw, font, text), box, image.size, taken)
+        taken.append(spot)
+        draw.rectangle(spot, fill=colour)
+        red, green, blue = ImageColor.getrgb(colour)
+        light = 0.299 * red + 0.587 * green + 0.114 * blue > 140
+        left, top, _, _ = draw.textbbox((0, 0), text, font=font)
+        corner = spot[0] + 1 - left, spot[1] + 1 - top
+        draw.text(corner, text, fill="black" if light else "white", font=font)
+    return np.asarray(image)
+
+
+def _drawable(box: Sequence[float], size: tuple[int, int]) -> Rectangle:
+    """A box moved inside the picture, at least one pixel wide and high."""
+    (x0, y0, x1, y1), (width, height) = box, size
+    x0, y0 = min(max(x0, 0), width - 1), min(max(y0, 0), height - 1)
+    return x0, y0, max(x0, min(x1, width) - 1), max(y0, min(y1, height) - 1)
+
+
+def _label(draw: Any, font: Any, name: str, score: float, width: int) -> str:
+    """Name and score, the name shortened until both fit into the picture's width."""
+    text, length = f"{name} {score:.2f}", len(name)
+    while length and _extent(draw, font, text)[0] > width:
+        length -= 1
+        text = f"{name[:length]}… {score:.2f}" if length else f"{score:.2f}"
+    return text
+
+
+def _extent(draw: Any, font: Any, text: str) -> tuple[int, int]:
+    """Width and height of a label, with a margin of a pixel."""
+    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
+    return int(right - left) + 3, int(bottom - top) + 3
+
+
+def _free_spot(
+    extent: tuple[int, int], box: Sequence[float], size: tuple[int, int], taken: list[Rectangle]
+) -> Rectangle:
+    """Where a label goes: above its box, inside, below, or the first free line of the picture."""
+    (wide, high), (width, height) = extent, size
+    lines = [box[1] - high, box[1], box[3] - high, box[3], *range(0, height - high + 1, high)]
+    x0 = max(0, min(box[0], width - wide))
+    spots = [(x0, y0, x0 + wide - 1, y0 + high - 1) for y0 in lines]
+    inside = [spot for spot in spots if spot[1] >= 0 and spot[3] < height]
+    free = [spot for spot in inside if not any(_meet(spot, other) for other in taken)]
+    return next(iter(free or inside), (x0, 0, x0 + wide - 1, high - 1))
+
+
+def _meet(one: Rectangle, other: Rectangle) -> bool:
+    apart = one[2] < other[0] or other[2] < one[0] or one[3] < other[1] or other[3] < one[1]
+    return not apart
