@@ -94,13 +94,18 @@ def latent_scores(
     return total / draws
 
 
-@torch.no_grad()
 def encode_pictures(pipeline: Any, pictures: np.ndarray) -> torch.Tensor:
     """Pictures `[N, H, W, 3]` uint8 as scaled latents `[N, C, h, w]`, float32: the VAE's mean."""
-    vae = pipeline.vae
     pixels = rearrange(torch.from_numpy(pictures.copy()), "n h w c -> n c h w")
-    pixels = (pixels.float() / 127.5 - 1).to(vae.device, vae.dtype)
-    return vae.encode(pixels).latent_dist.mode().float() * vae.config.scaling_factor
+    return encode_pixels(pipeline, pixels.float() / 127.5 - 1)
+
+
+@torch.no_grad()
+def encode_pixels(pipeline: Any, pixels: torch.Tensor) -> torch.Tensor:
+    """Pictures `[N, 3, H, W]` in [-1, 1] as scaled latents `[N, C, h, w]`, float32."""
+    vae = pipeline.vae
+    latents = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist.mode()
+    return latents.float() * vae.config.scaling_factor
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..training import cli as train
-from . import evaluate
+from . import benchmarks, evaluate
 from .common import user_errors
 from .demo import demo
 from .pictures import generate, score
@@ -17,6 +17,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False)
 app.command()(demo)
 app.command()(generate)
 app.command()(score)
+evaluate.app.command()(benchmarks.generation)
+evaluate.app.command()(benchmarks.discrimination)
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(train.app, name="train")
 

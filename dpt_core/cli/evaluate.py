@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,6 +27,7 @@ from .common import (
     quiet,
     user_errors,
 )
+from .progress import progress
 
 if TYPE_CHECKING:
     from ..evaluation.arms import Arm, Models
@@ -155,7 +154,7 @@ def _draw(models: Models, prepared: Prepared, comparison: Any) -> None:
         for arm, _, batch in missing(arms, prompts, folder, comparison.batch_size)
     )
     total = sum(costs.values()) * len(prompts)
-    with _progress("drawing", total, total - left) as advance:
+    with progress("drawing", total, total - left) as advance:
 
         def count(arm: Arm, pictures: int) -> None:
             advance(costs[arm.name] * pictures)
@@ -178,38 +177,13 @@ def _probe(models: Models, folder: Path, scenes: int, timestep: int, batch_size:
     sides = {"base": models.plain, "with LoRA": models.tuned}
     if models.tuned is models.plain:
         sides.pop("with LoRA")
-    with _progress("adapter", scenes * len(sides), 0) as advance:
+    with progress("adapter", scenes * len(sides), 0) as advance:
         found = {
             name: adapter_metrics(pipeline, models.adapter, probe, advance)
             for name, pipeline in sides.items()
         }
     write_text(path, json.dumps({"asked": asked, "found": found}, indent=2) + "\n")
     return found
-
-
-@contextmanager
-def _progress(what: str, total: float, done: float) -> Iterator[Callable[[float], None]]:
-    """A bar with the time that is left; Ctrl-C ends with how to go on."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TaskProgressColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
-               TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn())  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True), speed_estimate_period=600) as bar:
-        task = bar.add_task(what, total=total, completed=done)
-        try:
-            yield lambda amount: bar.advance(task, amount)
-        except KeyboardInterrupt:
-            bar.stop()
-            typer.echo("stopped; run the same command again to go on", err=True)
-            raise typer.Exit(130) from None
 
 
 def _show(results: dict[str, Any], folder: Path) -> None:

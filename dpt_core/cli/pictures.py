@@ -64,6 +64,7 @@ def generate(
         quiet()
         from ..generation import Sampling
         from ..generation import generate as draw
+        from ..png import save_png
 
         strength = strength if adapter else 0.0
         sampling = Sampling(steps, guidance, strength, start, end, every, rule, inner_steps)
@@ -80,7 +81,8 @@ def generate(
             drawn = draw(pipeline, [prompt] * len(some), some, sampling, network)
             for place, (number, picture) in enumerate(zip(some, drawn.pictures, strict=True)):
                 path = out / f"{number:05d}.png"
-                _save(picture, path, {"prompt": prompt, "seed": str(number), "dpt": repr(sampling)})
+                about = {"prompt": prompt, "seed": str(number), "dpt": repr(sampling)}
+                save_png(picture, path, about)
                 last = drawn.scores[-1, place] if len(drawn.scores) else None
                 typer.echo(f"{path}" + ("" if last is None else f"  last score {last:.4f}"))
 
@@ -136,14 +138,3 @@ def _read(path: Path) -> np.ndarray:
     if sides != list(image.size):
         image = image.resize(sides, Image.Resampling.LANCZOS)
     return np.asarray(image)
-
-
-def _save(picture: np.ndarray, path: Path, about: dict[str, str]) -> None:
-    """Write a PNG that says how it was made."""
-    from PIL import Image
-    from PIL.PngImagePlugin import PngInfo
-
-    info = PngInfo()
-    for key, value in about.items():
-        info.add_text(key, value)
-    Image.fromarray(picture).save(path, pnginfo=info)

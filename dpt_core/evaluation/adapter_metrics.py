@@ -11,14 +11,13 @@ import numpy as np
 import torch
 
 from ..adapter import DiscriminativeAdapter
-from ..backends.diffusers import score_function, text_vectors
 from ..boxes import grounding_hits
-from ..features import read_features
-from ..measure import TIMESTEP, add_noise, conditioning, encode_pictures
+from ..measure import TIMESTEP, encode_pictures
 from ..shapes.caption import phrase
 from ..shapes.data import ScenePair, scene_pair
 from ..shapes.scene import render
 from . import defaults
+from .reading import matching_scores, noise_of, read_boxes
 from .statistics import share
 
 WORLD = 1000
@@ -86,7 +85,7 @@ def adapter_metrics(
         pairs = [scene_pair(WORLD, index) for index in indices]
         clean = encode_pictures(pipeline, np.stack([render(pair.scene) for pair in pairs]))
         hard = encode_pictures(pipeline, np.stack([render(pair.wrong_scene) for pair in pairs]))
-        noise = _noise(clean, len(levels), [probe.seed + index for index in indices])
+        noise = noise_of(clean, len(levels), [probe.seed + index for index in indices])
         scores.append(_matching(pipeline, adapter, pairs, (clean, hard), levels, noise))
         hits.append(_grounding(pipeline, adapter, pairs, clean, levels, noise))
         progress(len(pairs))
@@ -109,16 +108,6 @@ def unique_phrase(pair: ScenePair) -> Phrase | None:
     return Phrase(phrase(mention), box)
 
 
-def _noise(like: torch.Tensor, levels: int, seeds: Sequence[int]) -> torch.Tensor:
-    """Noise `[T, B, C, h, w]` that a scene has whatever its neighbours are."""
-    each = [
-        torch.randn((levels, *like.shape[1:]), generator=torch.Generator().manual_seed(seed))
-        for seed in seeds
-    ]
-    return torch.stack(each, dim=1).to(like)
-
-
-@torch.no_grad()
 def _matching(
     pipeline: Any,
     adapter: DiscriminativeAdapter,
@@ -127,25 +116,13 @@ def _matching(
     levels: Sequence[int],
     noise: torch.Tensor,
 ) -> torch.Tensor:
-    """Scores `[T, 3, B]`: own pair, own image with hard text, hard image with own text.
-
-    As in training every pair is a pass of its own, with its text as the UNet's context, and the
-    three share noise and timestep.
-    """
+    """Scores `[T, 3, B]`: own pair, own image with hard text, hard image with own text."""
     own, wrong = [pair.text for pair in pairs], [pair.wrong_text for pair in pairs]
-    texts = [*own, *wrong, *own]
-    vectors = text_vectors(pipeline, texts, adapter.config.text)
-    context, inputs = conditioning(pipeline, texts, latents[0].shape[-2:])
     clean, hard = latents
-    found = []
-    for level, each in zip(levels, noise, strict=True):
-        noisy = [add_noise(pipeline, one, each, level) for one in (clean, clean, hard)]
-        score = score_function(pipeline.unet, adapter, level, context, vectors, **inputs)
-        found.append(score(torch.cat(noisy).to(pipeline.unet.dtype)).cpu().view(3, -1))
-    return torch.stack(found)
+    together = torch.stack((clean, clean, hard))
+    return matching_scores(pipeline, adapter, together, (own, wrong, own), levels, noise)
 
 
-@torch.no_grad()
 def _grounding(
     pipeline: Any,
     adapter: DiscriminativeAdapter,
@@ -161,24 +138,13 @@ def _grounding(
         return torch.zeros(len(levels), 2, 0, dtype=torch.bool)
     truth = torch.tensor([phrases[row].box for row in rows])
     texts = [phrases[row].text for row in rows]
-    context, inputs = conditioning(pipeline, texts, latents.shape[-2:])
-    unet, found = pipeline.unet, []
-    for level, each in zip(levels, noise, strict=True):
-        noisy = add_noise(pipeline, latents[rows], each[rows], level).to(unet.dtype)
-
-        def forward(noisy: torch.Tensor = noisy, level: int = level) -> None:
-            unet(noisy, level, context, **inputs)
-
-        features = read_features(unet, adapter.config.tap, forward)
-        times = torch.full((len(rows),), level, device=features.device)
-        output = adapter(features.float(), times)
-        surest, boxes = 1 - output.logits.softmax(-1)[..., -1].cpu(), output.boxes.cpu()
-        found.append(
-            torch.stack([
-                grounding_hits(boxes, surest, truth, generalised=rule) for rule in (False, True)
-            ])
-        )  # fmt: skip
-    return torch.stack(found)
+    found = read_boxes(pipeline, adapter, latents[rows], texts, levels, noise[:, rows])
+    return torch.stack([
+        torch.stack([
+            grounding_hits(boxes, surest, truth, generalised=rule) for rule in (False, True)
+        ])
+        for boxes, surest in found
+    ])  # fmt: skip
 
 
 def _figures(

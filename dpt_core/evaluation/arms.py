@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import nn
 
 from ..adapter import DiscriminativeAdapter
 from ..checkpoint import Checkpoint
@@ -104,13 +105,8 @@ class Models:
 
     def fingerprint(self) -> str:
         """Tells weights apart: a digest of every tensor that a picture depends on."""
-        parts = (self.plain.unet, self.tuned.unet, self.plain.vae, self.plain.text_encoder)
-        digest = hashlib.sha256()
-        for part in (*parts, self.adapter):
-            for key, tensor in part.state_dict().items():
-                digest.update(key.encode())
-                digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
-        return digest.hexdigest()[:16]
+        plain, tuned = self.plain, self.tuned
+        return fingerprint(plain.unet, tuned.unet, plain.vae, plain.text_encoder, self.adapter)
 
 
 class Drawn(NamedTuple):
@@ -127,6 +123,16 @@ class Drawn(NamedTuple):
     seeds: list[int]
     curves: np.ndarray
     candidates: np.ndarray | None
+
+
+def fingerprint(*modules: nn.Module) -> str:
+    """A digest of all tensors of modules, 16 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for module in modules:
+        for key, tensor in module.state_dict().items():
+            digest.update(key.encode())
+            digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
 
 
 def standard_arms(corrected: Sampling, candidates: int) -> tuple[Arm, ...]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from .arms import Arm
 from .run import RunFolder
-from .statistics import Estimate
-from .words import percent, points
+from .tables import BREAK, Column
 
 TEMPLATE = """<!doctype html>
 <html lang="en">
@@ -22,8 +21,9 @@ TEMPLATE = """<!doctype html>
   table { border-collapse: collapse; }
   td, th { padding: .3rem .6rem; text-align: left; vertical-align: top; }
   #prompts th { position: sticky; top: 3rem; background: #fff; }
-  figure { margin: 0; width: 136px; }
-  img { width: 128px; height: 128px; object-fit: contain; border: 4px solid #c33; }
+  figure { margin: 0; width: {{ side + 8 }}px; }
+  img { width: {{ side }}px; height: {{ side }}px; object-fit: contain; border: 4px solid #eee; }
+  .fails img { border-color: #c33; }
   .holds img { border-color: #2a2; }
   figcaption { font-size: 12px; color: #555; }
   .caption { width: 14rem; }
@@ -31,34 +31,36 @@ TEMPLATE = """<!doctype html>
 </style>
 <h1>{{ title }}</h1>
 <table>
-  <tr><th></th>{% for name in groups %}<th>{{ name }}</th>{% endfor %}<th>cost</th></tr>
-  {% for arm in results.arms %}
-  <tr><th>{{ arm.title }}</th>
-    {% for name in groups %}
-    <td>{{ percent(arm.groups[name].share) }}
-      {% if arm.name != results.arms[0].name %}
-      <br>{{ points(arm.groups[name].difference) }}{% endif %}</td>
-    {% endfor %}
-    <td>{{ "%.2f"|format(arm.cost) }}×</td></tr>
+  {% for row in summary %}
+  <tr>{% for cell in row %}
+    {% set tag = "th" if loop.first or loop.index0 and not row[0] else "td" %}
+    <{{ tag }}>{% for line in cell.split(line_break) %}
+      {% if not loop.first %}<br>{% endif %}{{ line }}{% endfor %}</{{ tag }}>
+  {% endfor %}</tr>
   {% endfor %}
 </table>
 <nav>
   <label>Sort by <select id="key">
     <option value="index">prompt</option>
+    {% for metric in metrics %}{% set outer = loop.index0 %}
+    <optgroup label="{{ metric.title }}">
     {% for arm in arms %}
-    <option value="score:{{ loop.index0 }}">score, {{ arm.title }}</option>
+    <option value="score:{{ outer }}:{{ loop.index0 }}">{{ metric.title }}, {{ arm.title }}</option>
     {% endfor %}
     {% for arm in arms[1:] %}
-    <option value="difference:{{ loop.index }}">score, {{ arm.title }} less {{ arms[0].title }}
-    </option>
+    <option value="difference:{{ outer }}:{{ loop.index }}">{{ metric.title }},
+      {{ arm.title }} less {{ arms[0].title }}</option>
+    {% endfor %}
+    </optgroup>
     {% endfor %}
   </select></label>
   <label><input type="checkbox" id="down"> downwards</label>
   <label>Show <select id="category">
     <option value="">all</option>
-    {% for name in groups if name != "all" %}<option>{{ name }}</option>{% endfor %}
+    {% for name in categories %}<option>{{ name }}</option>{% endfor %}
   </select></label>
-  <label><input type="checkbox" id="changed"> only where verdicts differ</label>
+  <label{% if not verdicts %} hidden{% endif %}><input type="checkbox" id="changed">
+    only where verdicts differ</label>
   <span id="count"></span>
 </nav>
 <table id="prompts">
@@ -69,11 +71,16 @@ TEMPLATE = """<!doctype html>
       data-scores="{{ row.scores }}" data-changed="{{ row.changed|int }}">
     <td class="caption">{{ row.caption }}</td>
     {% for cell in row.cells %}
-    <td><figure class="{{ 'holds' if cell.holds }}">
-      <img loading="lazy" src="{{ cell.picture }}" alt="">
-      <figcaption>{{ "%.3f"|format(cell.score) }}
-        {% if not loop.first %}<span class="difference">
-          {{ "%+.3f"|format(cell.score - row.cells[0].score) }}</span>{% endif %}
+    {% set first = loop.first %}
+    <td><figure class="{{ {true: 'holds', false: 'fails'}.get(cell.holds, '') }}">
+      <a href="{{ cell.picture }}"><img loading="lazy" src="{{ cell.picture }}" alt=""></a>
+      <figcaption>{% for metric in metrics if not metric.share %}
+        {% if not loop.first %}<br>{% endif %}
+        {% if metrics|length > 1 %}{{ metric.title }}{% endif %}
+        {{ "%.3f"|format(cell[metric.name] * metric.scale) }}
+        {% if not first %}<span class="difference">
+          {{ "%+.3f"|format((cell[metric.name] - row.cells[0][metric.name]) * metric.scale) }}
+        </span>{% endif %}{% endfor %}
         {% for failure in cell.failures %}<br>{{ failure }}{% endfor %}</figcaption>
     </figure></td>
     {% endfor %}
@@ -87,9 +94,10 @@ const body = document.querySelector("#prompts tbody");
 const rows = [...body.rows].map((row) => (
   { row, index: +row.dataset.index, scores: JSON.parse(row.dataset.scores) }));
 function value(entry) {
-  const [kind, arm] = find("key").value.split(":");
+  const [kind, metric, arm] = find("key").value.split(":");
   if (kind === "index") return entry.index;
-  return entry.scores[+arm] - (kind === "difference" ? entry.scores[0] : 0);
+  const scores = entry.scores[+metric];
+  return scores[+arm] - (kind === "difference" ? scores[0] : 0);
 }
 function show() {
   const sign = find("down").checked ? -1 : 1;
@@ -112,32 +120,45 @@ show();
 
 
 def page(
-    folder: RunFolder, arms: Sequence[Arm], results: dict[str, Any], title: str = "DPT evaluation"
-) -> str:
-    """HTML that links the pictures of a run by their place in its folder.
+    folder: RunFolder,
+    arms: Sequence[Arm],
+    summary: Sequence[Sequence[str]],
+    metrics: Sequence[Column],
+    title: str = "DPT evaluation",
+    *,
+    categories: Sequence[str] = (),
+    rows: Callable[[Arm], Iterator[dict[str, Any]]] | None = None,
+    side: int = 128,
+) -> Iterator[str]:
+    """HTML that links the pictures of a run by their place in its folder, piece by piece.
 
     Args:
         folder: where the run is, and the page should be.
         arms: one column each; differences are to the first.
-        results: of :func:`~dpt_core.evaluation.report.summarise`.
+        summary: a table to begin with, as rows of cells.
+        metrics: what pictures show and are sorted by; columns of rows.
         title: heading.
+        categories: what a person can choose from.
+        rows: of an arm, in order of the prompts; by default those of the folder.
+        side: of the pictures, in pixels.
     """
     from jinja2 import Environment
 
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.globals |= {
-        "percent": lambda each: percent(Estimate(**each)),
-        "points": lambda each: points(Estimate(**each)),
-    }
-    rows = zip(*(folder.rows(arm) for arm in arms), strict=True)
-    return environment.from_string(TEMPLATE).render(
-        title=title, arms=arms, results=results, groups=list(results["arms"][0]["groups"]),
-        rows=(_prompt(folder, arms, each) for each in rows),
+    of_arms = zip(*((rows or folder.rows)(arm) for arm in arms), strict=True)
+    first = next((rows or folder.rows)(arms[0]), {})
+    return environment.from_string(TEMPLATE).generate(
+        title=title, arms=arms, summary=summary, line_break=BREAK, metrics=metrics, side=side,
+        categories=categories, verdicts="holds" in first,
+        rows=(_prompt(folder, arms, metrics, each) for each in of_arms),
     )  # fmt: skip
 
 
 def _prompt(
-    folder: RunFolder, arms: Sequence[Arm], rows: Sequence[dict[str, Any]]
+    folder: RunFolder,
+    arms: Sequence[Arm],
+    metrics: Sequence[Column],
+    rows: Sequence[dict[str, Any]],
 ) -> dict[str, Any]:
     """One prompt in all arms."""
     cells = [
@@ -146,7 +167,7 @@ def _prompt(
     ]
     return {
         **{key: rows[0][key] for key in ("index", "caption", "category")},
-        "scores": json.dumps([row["score"] for row in rows]),
-        "changed": len({row["holds"] for row in rows}) > 1,
+        "scores": json.dumps([[row[metric.name] for row in rows] for metric in metrics]),
+        "changed": len({row.get("holds") for row in rows}) > 1,
         "cells": cells,
     }

@@ -14,7 +14,8 @@ from .arms import Arm
 from .page import page
 from .run import RunFolder, write_text
 from .statistics import Estimate, paired_difference, separation, share
-from .words import ALL, markdown
+from .tables import Column
+from .words import ALL, markdown, table
 
 
 def summarise(folder: RunFolder, arms: Sequence[Arm], costs: dict[str, int]) -> dict[str, Any]:
@@ -76,7 +77,11 @@ def write_report(
     write_text(folder.path / "rows.jsonl", "".join(rows))
     write_text(folder.path / "results.json", json.dumps(results, indent=2) + "\n")
     write_text(folder.path / "table.md", markdown(results))
-    write_text(folder.path / "index.html", page(folder, arms, results, title))
+    summary = [row[:-1] for row in table(results)]  # without times
+    names = [name for name in results["arms"][0]["groups"] if name != ALL]
+    write_text(folder.path / "index.html", page(
+        folder, arms, summary, [Column("score", "score", scale=1)], title, categories=names
+    ))  # fmt: skip
     chart(results, folder.path / "chart.png")
     return results
 

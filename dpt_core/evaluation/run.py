@@ -2,26 +2,44 @@
 
 A batch is written whole: first its pictures, then, under its final name in one step, its rows. What
 has rows is done; anything else is drawn again, from the same seeds in the same company, and comes
-out the same.
+out the same. For the same reason several processes that share the batches end with the files that
+one alone would write.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
-from PIL import Image
 
+from ..png import save_png
 from .arms import Arm, Drawn, Measure, Models, draw
+from .processes import ALONE, Share
 from .prompts import Prompt
 
 Verdict = Callable[[np.ndarray, Prompt], dict[str, Any]]
 """From a picture `[H, W, 3]` uint8 and its prompt to what a row says about it."""
+
+Item = TypeVar("Item")
+
+
+class Task(Protocol):
+    """Work that goes batch by batch, such as an arm: a dataclass with a name.
+
+    Attributes:
+        name: for files, unique in a run; with slashes, folders.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+
+AnyTask = TypeVar("AnyTask", bound=Task)
 
 SETTINGS = "settings.json"
 TIMINGS = "timings.jsonl"
@@ -35,14 +53,14 @@ class RunFolder:
     Args:
         path: the folder; made where there is none.
         settings: what all arms share, as JSON values.
-        arms: the arms; others may have been run before and stay.
+        arms: the arms, or other tasks; others may have been run before and stay.
 
     Raises:
         ValueError: the folder holds a run with other settings.
     """
 
-    def __init__(self, path: str | Path, settings: dict[str, Any], arms: Sequence[Arm]) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, settings: dict[str, Any], arms: Sequence[Task]) -> None:
+        self.path, self.settings = Path(path), settings
         self.path.mkdir(parents=True, exist_ok=True)
         known = self._read_settings()
         wanted = {arm.name: json.loads(json.dumps(asdict(arm))) for arm in arms}
@@ -51,33 +69,40 @@ class RunFolder:
         for name in wanted.keys() & old["arms"].keys():
             _refuse_change(old["arms"][name], wanted[name], self.path, f"arm {name}: ")
         merged = {"settings": old["settings"], "arms": old["arms"] | wanted}
-        write_text(self.path / SETTINGS, json.dumps(merged, indent=2) + "\n")
+        if merged != known:  # so that of many processes only the first one writes
+            write_text(self.path / SETTINGS, json.dumps(merged, indent=2) + "\n")
 
     def picture(self, arm: Arm, index: int) -> Path:
         """Where the picture of a prompt is."""
         return self.path / "pictures" / arm.name / f"{index:05d}.png"
 
-    def part(self, arm: Arm, batch: int) -> Path:
+    def part(self, arm: Task, batch: int) -> Path:
         """Where the rows of a batch are, once it is done."""
         return self.path / "parts" / arm.name / f"{batch:05d}.jsonl"
 
     def write(
         self, arm: Arm, batch: int, rows: Sequence[dict[str, Any]], pictures: np.ndarray
     ) -> None:
-        """Keep a batch.
+        """Keep a batch; each picture says how it was made in its PNG texts prompt, seed and dpt.
 
         Args:
             arm, batch: whose.
-            rows: one per picture, with its `index`.
+            rows: one per picture, with its `index`, `caption` and `seed`.
             pictures: `[N, H, W, 3]` uint8.
         """
+        how = json.dumps({"arm": asdict(arm), "run": self.settings})
         for row, picture in zip(rows, pictures, strict=True):
             path = self.picture(arm, row["index"])
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(picture).save(path)
-        write_text(self.part(arm, batch), "".join(json.dumps(row) + "\n" for row in rows))
+            about = {"prompt": row["caption"], "seed": str(row["seed"]), "dpt": how}
+            save_png(picture, path, about)
+        self.write_rows(arm, batch, rows)
 
-    def rows(self, arm: Arm) -> Iterator[dict[str, Any]]:
+    def write_rows(self, arm: Task, batch: int, rows: Iterable[dict[str, Any]]) -> None:
+        """Keep the rows of a batch, with which it is done."""
+        write_text(self.part(arm, batch), (json.dumps(row) + "\n" for row in rows))
+
+    def rows(self, arm: Task) -> Iterator[dict[str, Any]]:
         """Rows of an arm's finished batches, by prompt."""
         for part in sorted(self.part(arm, 0).parent.glob("*.jsonl")):
             with part.open(encoding="utf-8") as lines:
@@ -93,8 +118,11 @@ class RunFolder:
         """Median seconds per picture over an arm's batches, or None where none is known."""
         path = self.path / TIMINGS
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        notes = [json.loads(line) for line in lines if line.endswith("}")]  # a kill may tear one
-        times = [note["seconds"] / note["pictures"] for note in notes if note["arm"] == arm.name]
+        times = [
+            note["seconds"] / note["pictures"]
+            for note in filter(None, map(_whole, lines))
+            if note["arm"] == arm.name
+        ]
         return float(np.median(times)) if times else None
 
     def _read_settings(self) -> dict[str, Any]:
@@ -116,6 +144,7 @@ def run(
     measure: Measure,
     batch_size: int,
     progress: Callable[[Arm, int], None] = lambda arm, pictures: None,
+    share: Share = ALONE,
 ) -> None:
     """Draw what is not there yet.
 
@@ -127,8 +156,9 @@ def run(
         measure: how pictures are scored.
         batch_size: pictures drawn together.
         progress: called with the arm and the number of pictures that were added.
+        share: the batches that are this process's.
     """
-    for arm, batch, chosen in missing(arms, prompts, folder, batch_size):
+    for arm, batch, chosen in missing(arms, prompts, folder, batch_size, share):
         texts = [prompt.text for prompt in chosen]
         start = time.perf_counter()
         drawn = draw(models, arm, texts, [prompt.seed for prompt in chosen], measure)
@@ -148,9 +178,17 @@ def run(
 
 
 def missing(
-    arms: Sequence[Arm], prompts: Sequence[Prompt], folder: RunFolder, batch_size: int
-) -> Iterator[tuple[Arm, int, Sequence[Prompt]]]:
+    arms: Sequence[AnyTask],
+    prompts: Sequence[Item],
+    folder: RunFolder,
+    batch_size: int,
+    share: Share = ALONE,
+) -> Iterator[tuple[AnyTask, int, Sequence[Item]]]:
     """The batches that are not done: arm, number of the batch, its prompts.
+
+    Args:
+        arms, folder, batch_size, share: as in :func:`run`.
+        prompts: what the batches consist of; only slices are read, one at a time.
 
     Raises:
         ValueError: a batch size below 1.
@@ -159,15 +197,16 @@ def missing(
         raise ValueError(f"batch size must be at least 1; got {batch_size}")
     for arm in arms:
         for batch, start in enumerate(range(0, len(prompts), batch_size)):
-            if not folder.part(arm, batch).exists():
+            if share.has(batch) and not folder.part(arm, batch).exists():
                 yield arm, batch, prompts[start : start + batch_size]
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file completely or not at all."""
+def write_text(path: Path, text: str | Iterable[str]) -> None:
+    """Write a file, of one text or of pieces, completely or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
+    with partial.open("w", encoding="utf-8") as file:
+        file.writelines([text] if isinstance(text, str) else text)
     partial.replace(path)
 
 
@@ -187,12 +226,21 @@ def _row(arm: Arm, prompt: Prompt, drawn: Drawn, place: int, score: float) -> di
     return row
 
 
+def _whole(line: str) -> dict[str, Any] | None:
+    """A line of JSON, or None where a kill tore it."""
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError:
+        return None
+
+
 def _rounded(values: np.ndarray) -> list[float]:
     return [round(float(value), DIGITS) for value in values]
 
 
 def _refuse_change(old: dict, new: dict, path: Path, what: str) -> None:
-    old, new = _flat(old), _flat(new)
+    # In JSON a tuple is a list.
+    old, new = (_flat(json.loads(json.dumps(each))) for each in (old, new))
     changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
     if changed:
         listed = ", ".join(f"{key} {old.get(key)} → {new.get(key)}" for key in changed)

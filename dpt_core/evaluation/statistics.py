@@ -1,4 +1,4 @@
-"""Shares, paired differences and separation, each with its 95% interval."""
+"""Shares, means, paired differences and separation, each with its 95% interval."""
 
 from __future__ import annotations
 
@@ -43,6 +43,24 @@ def share(held: np.ndarray) -> Estimate:
     result = binomtest(int(held.sum()), held.size)
     low, high = result.proportion_ci(CONFIDENCE, method="wilson")
     return Estimate(float(held.mean()), float(low), float(high), held.size)
+
+
+def average(values: np.ndarray) -> Estimate:
+    """Mean, with Student's interval.
+
+    Args:
+        values: `[N]` numbers.
+    """
+    from scipy.stats import ttest_1samp
+
+    values = np.asarray(values, float)
+    if not values.size:
+        return NOTHING
+    mean = float(values.mean())
+    if values.size == 1 or np.ptp(values) == 0:
+        return Estimate(mean, mean, mean, values.size)
+    low, high = ttest_1samp(values, 0).confidence_interval(CONFIDENCE)
+    return Estimate(mean, float(low), float(high), values.size)
 
 
 def paired_difference(values: np.ndarray, base: np.ndarray) -> Estimate:

@@ -268,7 +268,8 @@ def test_into_the_hosts_nodes_that_take_boxes(model, vae, threshold):
     crops = call(host_node("CropByBBoxes"), image=mask[..., None].repeat(1, 1, 1, 3), bboxes=boxes,
                  **sizes)  # fmt: skip
     if threshold < 0.9:
-        assert crops.shape == (2, 64, 64, 3) and crops.mean() > 0.99  # where the mask is 1
+        assert crops.shape == (2, 64, 64, 3)
+        assert crops[:, 4:, 4:].mean() > 0.99  # but for a rim: it cuts fractions off, the mask rounds
     created = host_node("CreateBoundingBoxes")
     for given in (boxes, text):
         made = created.execute(width=96, height=128, bboxes=given).result[1]

@@ -1,0 +1,36 @@
+"""Pictures as PNG files that say how they were made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def save_png(picture: np.ndarray, path: Path, about: Mapping[str, str]) -> None:
+    """Write a picture with PNG texts.
+
+    Args:
+        picture: `[H, W, 3]` uint8.
+        path: the file; its folder exists.
+        about: keyword → text; `prompt`, `seed` and `dpt`, the settings, by custom.
+    """
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    for key, value in about.items():
+        info.add_text(key, value)
+    Image.fromarray(picture).save(path, pnginfo=info)
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """A picture `[H, W, 3]` uint8 from a file of any format that Pillow reads."""
+    import numpy as np
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
