@@ -103,7 +103,8 @@ class Kitchen:
         if until not in stages:
             raise ValueError(f"the stages are {', '.join(stages)}; got {until!r}")
         for stage in stages[: stages.index(until) + 1]:
-            if not self.file(stage).exists():
+            made_already = self.file("whole" if stage == "crops" else stage).exists()
+            if not made_already and not self.file(stage).exists():
                 logger.info("demo model: %s", stage)
                 if processes.is_main_process or stage not in ALONE:
                     made = getattr(self, f"_{stage}")()
