@@ -45,7 +45,7 @@ def annotate(
         draw.rectangle(_drawable(box, image.size), outline=colour, width=line)
     taken: list[Rectangle] = []  # labels come after all boxes, so that no box crosses one
     for place, (box, score, colour) in enumerate(zip(boxes, scores, colours, strict=True)):
-        text = _label(draw, font, name or f"#{place + 1}", score, image.width)
+        text = _label(draw, font, name or f"#{place + 1}:", score, image.width)
         spot = _free_spot(_extent(draw, font, text), box, image.size, taken)
         taken.append(spot)
         draw.rectangle(spot, fill=colour)

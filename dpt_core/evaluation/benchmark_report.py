@@ -140,7 +140,7 @@ def write_benchmark(found: Findings, title: str) -> dict[str, Any]:
     tables = {name: metric_table(results, found.columns, name) for name in groups}
     write_text(path / "table.md", "\n".join([
         *(_headed(f"## {name}\n\n", name, markdown_table(rows)) for name, rows in tables.items()),
-        "\n".join(notes(results)) + "\n",
+        "\n".join([*notes(results), *found.skipped]) + "\n",
     ]))  # fmt: skip
     write_text(path / "table.tex", "\n".join(
         _headed(f"% {name}\n", name, latex_table(rows)) for name, rows in tables.items()
@@ -159,7 +159,7 @@ def notes(results: dict[str, Any]) -> list[str]:
     lines = [NOTE.format(number=results["prompts"]["count"])]
     if results["sets"]:
         lines.append("FID and IS have no interval; IS: mean and deviation of its splits.")
-    return lines + list(results["skipped"])
+    return lines
 
 
 def _headed(heading: str, name: str, text: str) -> str:

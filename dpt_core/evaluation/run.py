@@ -60,12 +60,12 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path, settings: dict[str, Any], arms: Sequence[Task]) -> None:
-        self.path, self.settings = Path(path), settings
+        self.path, self.settings = Path(path), json.loads(json.dumps(settings))
         self.path.mkdir(parents=True, exist_ok=True)
         known = self._read_settings()
         wanted = {arm.name: json.loads(json.dumps(asdict(arm))) for arm in arms}
-        old = {"settings": known.get("settings", settings), "arms": known.get("arms", {})}
-        _refuse_change(old["settings"], json.loads(json.dumps(settings)), self.path, "")
+        old = {"settings": known.get("settings", self.settings), "arms": known.get("arms", {})}
+        _refuse_change(old["settings"], self.settings, self.path, "")
         for name in wanted.keys() & old["arms"].keys():
             _refuse_change(old["arms"][name], wanted[name], self.path, f"arm {name}: ")
         merged = {"settings": old["settings"], "arms": old["arms"] | wanted}

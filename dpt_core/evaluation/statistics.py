@@ -86,7 +86,7 @@ def paired_difference(values: np.ndarray, base: np.ndarray) -> Estimate:
     if difference.size == 1 or np.ptp(difference) == 0:
         return Estimate(*[float(difference[0])] * 3, difference.size)
     found = bootstrap(
-        (difference,), np.mean, n_resamples=RESAMPLES, batch=1000, method="percentile",
+        (difference,), np.mean, n_resamples=RESAMPLES, batch=100, method="percentile",
         confidence_level=CONFIDENCE, rng=np.random.default_rng(0),
     ).confidence_interval  # fmt: skip
     return Estimate(float(difference.mean()), float(found.low), float(found.high), difference.size)

@@ -269,7 +269,7 @@ def test_into_the_hosts_nodes_that_take_boxes(model, vae, threshold):
                  **sizes)  # fmt: skip
     if threshold < 0.9:
         assert crops.shape == (2, 64, 64, 3)
-        assert crops[:, 4:, 4:].mean() > 0.99  # but for a rim: it cuts fractions off, the mask rounds
+        assert crops[:, 4:, 4:].mean() > 0.99  # but for a rim: it cuts off what the mask rounds
     created = host_node("CreateBoundingBoxes")
     for given in (boxes, text):
         made = created.execute(width=96, height=128, bboxes=given).result[1]

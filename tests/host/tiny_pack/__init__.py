@@ -42,9 +42,33 @@ class TinyText(io.ComfyNode):
         return io.NodeOutput(tiny_text(seed))
 
 
+class TinyDemo(io.ComfyNode):
+    """DPT_DemoModel with weights from a folder of the tests."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="Tiny_Demo",
+            category="test",
+            inputs=[io.String.Input("folder")],
+            outputs=[
+                io.Model.Output(),
+                io.Clip.Output(),
+                io.Vae.Output(),
+                io.Custom("DPT_ADAPTER").Output(),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, folder: str) -> io.NodeOutput:
+        pack = "dpt-t2i.nodes.host.demo"  # the host names a pack's modules by its path
+        demo = next(module for name, module in sys.modules.items() if name.endswith(pack))
+        return io.NodeOutput(*demo.load_demo(folder))
+
+
 class Extension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [TinyModel, TinyText]
+        return [TinyModel, TinyText, TinyDemo]
 
 
 async def comfy_entrypoint() -> Extension:

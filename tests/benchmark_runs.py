@@ -1,0 +1,47 @@
+"""What the tests of benchmarks share: prompts, commands, kills, and what a run leaves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from typer.testing import CliRunner
+
+from dpt_core.cli import app
+from dpt_core.demo.load import CHECKPOINT
+
+TEXTS = ["a red circle", "two blue square and a red circle", "a square left of a circle"]
+
+
+class Killed(BaseException):
+    """The end of a process, as far as it can be played."""
+
+
+def invoke(*words: object, code: int = 0) -> str:
+    """What a command says, in one line; other exceptions than its exit pass through."""
+    result = CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "300"})
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, result.output
+    return " ".join(result.output.replace("│", " ").split())
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    """Everything in a run's folder but how long it took."""
+    timings = {"timings.jsonl", "timings.json"}
+    return {
+        str(file.relative_to(path)): file.read_bytes()
+        for file in path.rglob("*")
+        if file.is_file() and file.name not in timings
+    }
+
+
+def load_demo_of(folder: Path) -> tuple[Any, Any]:
+    """Pipeline and checkpoint of a model directory."""
+    from diffusers import DiffusionPipeline
+
+    from dpt_core.checkpoint import load_checkpoint
+
+    pipeline = DiffusionPipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline, load_checkpoint(folder / CHECKPOINT)
