@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .texts import TEXT_KEY
+from .texts import PHRASE, TEXT_KEY
 
 CLIP_ENCODERS = {"l", "g", "h"}
 """The host's names for the CLIP text encoders of SD 1.x and SDXL, SDXL, and SD 2.x."""
@@ -18,7 +18,7 @@ def encode_prompt(clip: Any, text: str) -> list:
 
     Prompt weights and clip-skip shape the conditioning, never `y`; a second pass of the text
     encoder runs only if the prompt uses them. Of a prompt longer than one chunk, `y` is that of
-    the first chunk, as a plain text encoder would cut it.
+    the first chunk, as a plain text encoder would cut it. The words travel along, for labels.
 
     Args:
         clip: the host's CLIP.
@@ -39,7 +39,7 @@ def encode_prompt(clip: Any, text: str) -> list:
         plain = clip.clone()
         plain.layer_idx, plain.use_clip_schedule = None, False
         hidden, pooled = plain.encode_from_tokens(_without_weights(tokens), return_pooled=True)
-    vectors = {"eos_hidden": hidden[:, position].clone(), "pooled": pooled}
+    vectors = {"eos_hidden": hidden[:, position].clone(), "pooled": pooled, PHRASE: text}
     return [[entry, {**extra, TEXT_KEY: vectors}] for entry, extra in conditioning]
 
 

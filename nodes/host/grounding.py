@@ -17,12 +17,10 @@ from ...dpt_core.features import TapReached
 from ...dpt_core.grounding import Grounding, ground
 from .adapter import LoadedAdapter
 from .rows import ModelCall
-from .texts import TEXT_KEY
+from .texts import PHRASE, TEXT_KEY
 from .unet import check_backbone, tapped
 
 KEY = "dpt_ground"
-PHRASE = "phrase"
-"""Key of the phrase in words, in a conditioning's `dpt_text`, where it has one."""
 
 
 class GroundingPass(comfy.samplers.Sampler):

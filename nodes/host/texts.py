@@ -14,6 +14,8 @@ import torch
 from ...dpt_core.config import AdapterConfig
 
 TEXT_KEY = "dpt_text"
+PHRASE = "phrase"
+"""Entry of `dpt_text` that holds the words."""
 
 
 class Target(NamedTuple):
