@@ -84,7 +84,7 @@ def gradient_of(model, adapter, positive, negative, **options) -> torch.Tensor:
     found = []
 
     def look(scorer, apply_model, call, rows) -> None:
-        found.append(scorer.gradients(apply_model, call, rows)[1])
+        found.append(scorer.gradients(apply_model, call, rows, call.x)[1])
 
     probe(model, adapter, positive, negative, look, **options)
     return found[0]
@@ -95,7 +95,7 @@ def check_finite_differences(model, adapter, positive, negative, **options) -> N
     checked = []
 
     def look(scorer, apply_model, call, rows) -> None:
-        _, gradient = scorer.gradients(apply_model, call, rows)
+        _, gradient = scorer.gradients(apply_model, call, rows, call.x)
         assert gradient.abs().max() > 0
 
         def score_at(x: torch.Tensor) -> torch.Tensor:

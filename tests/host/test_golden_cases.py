@@ -33,7 +33,7 @@ def test_cases(stack, close, lora):
             areas=[None] * len(z),
             key=(),
         )
-        scores, gradient = scorer.gradients(model.model.apply_model, call, rows)
+        scores, gradient = scorer.gradients(model.model.apply_model, call, rows, call.x)
         close(scores, recorded[f"{name}.s"])
         close(scorer.scores(model.model.apply_model, call, rows), recorded[f"{name}.s"])
         close(gradient / scale, recorded[f"{name}.grad"])

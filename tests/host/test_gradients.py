@@ -161,7 +161,7 @@ def test_rows_are_split_until_they_fit(texts, monkeypatch):
 
     def look(scorer, apply_model, call, rows) -> None:
         monkeypatch.setattr(scorer, "_rows_that_fit", lambda x: 1)
-        parts.append(scorer.gradients(apply_model, call, rows)[1])
+        parts.append(scorer.gradients(apply_model, call, rows, call.x)[1])
 
     probe(model, adapter, *texts, look, size=(3, 4, 16, 16))
     assert (parts[0] - together).abs().max() <= 1e-4 * together.abs().max()
