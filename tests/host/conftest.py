@@ -2,43 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from types import ModuleType
 
 import pytest
 import torch
-from comfy_copy import ROOT, find_comfyui
+from comfy_copy import find_comfyui
+from comfy_process import enter_host, load_pack
 from comfy_server import Server
 
-
-def _enter_host() -> None:
-    """Put the host first on the path and start it for the CPU, as `main.py --cpu` does."""
-    sys.path.insert(0, str(find_comfyui()))
-    from comfy.cli_args import args
-
-    args.cpu = True
-    import utils.extra_config  # noqa: F401  before older nodes.py put comfy/utils.py first
-
-
-_enter_host()
-
-
-def load_pack() -> ModuleType:
-    """Our pack as the host loads it: a module made from its folder."""
-    spec = importlib.util.spec_from_file_location(
-        "dpt_pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
-    )
-    pack = importlib.util.module_from_spec(spec)
-    sys.modules["dpt_pack"] = pack
-    spec.loader.exec_module(pack)
-    importlib.import_module("dpt_pack.nodes")
-    return pack
-
-
+enter_host()
 load_pack()
 
 

@@ -1,0 +1,1 @@
+"""What self-correction costs, as ratios measured in one run: `python -m benchmarks`."""
