@@ -1,7 +1,8 @@
 """How the demo model is made: `dpt train demo FOLDER` runs every stage, each resumable.
 
 text → crops → whole (the autoencoder, on crops and then on whole pictures) → latents → decoder
-(used to latents that are not quite right) → denoiser → probing → tuning → files. With
+(used to latents that are not quite right) → denoiser → refined (the same, once more from a high
+learning rate) → probing → tuning → files. With
 `accelerate launch` several processes share the work of a stage.
 """
 
@@ -40,7 +41,7 @@ class Recipe:
         sample: scene pairs whose latents are given unit variance.
         previews: pictures drawn and judged at each checkpoint of the denoiser.
         wrong: share of captions in the denoiser's training that are hard negatives.
-        text, crops, whole, decoder, denoiser, probing, tuning: settings of the stages.
+        text, crops, whole, decoder, denoiser, refined, probing, tuning: settings of the stages.
     """
 
     pairs: int = 10240
@@ -66,13 +67,18 @@ class Recipe:
         steps=4000, batch_size=16, learning_rate=1e-3, schedule="cosine", warmup=100,
         ema=0.998, save_every=500,
     )  # fmt: skip
+    refined: LoopConfig = LoopConfig(
+        steps=3500, batch_size=16, learning_rate=6e-4, schedule="cosine", warmup=50,
+        ema=0.998, seed=1338, save_every=500,
+    )  # fmt: skip
     probing: LoopConfig = LoopConfig(steps=3000, batch_size=16, learning_rate=3e-4, warmup=100)
     tuning: LoopConfig = LoopConfig(
         steps=1500, batch_size=16, learning_rate=3e-4, schedule="cosine"
     )
     stages: tuple[str, ...] = field(
         default=(
-            "text", "crops", "whole", "latents", "decoder", "denoiser", "probing", "tuning", "files"
+            "text", "crops", "whole", "latents", "decoder", "denoiser", "refined", "probing",
+            "tuning", "files",
         ),
         init=False,
     )  # fmt: skip
@@ -170,18 +176,24 @@ class Kitchen:
         return self._run("decoder", task, data, collate=None).vae.state_dict()
 
     def _denoiser(self) -> dict[str, torch.Tensor]:
+        torch.manual_seed(SEED)
+        return self._denoise("denoiser", model.new_unet())
+
+    def _refined(self) -> dict[str, torch.Tensor]:
+        return self._denoise("refined", self._load("denoiser", model.new_unet()))
+
+    def _denoise(self, stage: str, unet: nn.Module) -> dict[str, torch.Tensor]:
         from ..shapes.data import ShapesDenoising
         from ..training.base.denoiser import DenoiserTask
 
-        torch.manual_seed(SEED)
-        backbone = self.backbone(model.new_unet().train())
+        backbone = self.backbone(unet.train())
         backbone.unet.requires_grad_(True)
         task = DenoiserTask(
             backbone.unet, lambda texts: backbone.read(texts).context, backbone.scheduler,
             wrong=self.recipe.wrong,
         )  # fmt: skip
         data = ShapesDenoising(self._tensors("latents")["latents"])
-        done = self._run("denoiser", task, data, preview=self._preview(backbone))
+        done = self._run(stage, task, data, preview=self._preview(backbone))
         return done.unet.state_dict()
 
     def _probing(self) -> dict[str, torch.Tensor]:
@@ -207,7 +219,7 @@ class Kitchen:
         from ..training.discrimination import DiscriminationTask, Pairs, collate
         from ..training.lora import add_lora
 
-        backbone = self.backbone(self._load("denoiser", model.new_unet()))
+        backbone = self.backbone(self._load("refined", model.new_unet()))
         tuning = stage == "tuning"
         if tuning:
             add_lora(backbone.unet)
@@ -226,7 +238,7 @@ class Kitchen:
 
         target = self.folder / "files"
         target.mkdir(exist_ok=True)
-        for name, stage in (("unet", "denoiser"), ("vae", "decoder"), ("text_encoder", "text")):
+        for name, stage in (("unet", "refined"), ("vae", "decoder"), ("text_encoder", "text")):
             tensors = {k: v.half() for k, v in self._tensors(stage).items()}
             _save(tensors, target / f"{name}.safetensors")
         tuned = {key: value.half() for key, value in self._tensors("tuning").items()}

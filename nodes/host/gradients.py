@@ -15,9 +15,11 @@ from typing import Any
 
 import comfy.ops
 import torch
-from comfy.ldm.modules.attention import attention_pytorch
+from comfy.ldm.modules.attention import BasicTransformerBlock, attention_pytorch
+from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 from torch import nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 _layers = comfy.ops.disable_weight_init
 
@@ -156,6 +158,32 @@ def _copy(tensor: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor | None:
     if tensor is None:
         return None
     return (tensor.clone() if _is_plain(tensor) else tensor.dequantize()).to(x.dtype)
+
+
+@contextmanager
+def recomputed(model: nn.Module) -> Iterator[None]:
+    """Keep only what goes into each block of a UNet, and compute the block again on the way back.
+
+    Takes about a quarter of the memory, for one more forward pass to the tap.
+    """
+    blocks = [
+        part for part in model.modules() if isinstance(part, (ResBlock, BasicTransformerBlock))
+    ]
+    blocks = [block for block in blocks if "forward" not in vars(block)]
+    try:
+        for block in blocks:
+            block.forward = partial(_recompute, block)
+        yield
+    finally:
+        for block in blocks:
+            del block.forward
+
+
+def _recompute(block: nn.Module, *args: Any, **kwargs: Any) -> torch.Tensor:
+    if options := kwargs.get("transformer_options"):
+        kwargs["transformer_options"] = dict(options)  # the host changes it from block to block
+    forward = partial(type(block).forward, block)
+    return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
 
 
 @contextmanager

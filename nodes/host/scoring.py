@@ -20,6 +20,7 @@ from .gradients import (
     differentiable,
     no_dead_ends,
     not_differentiable,
+    recomputed,
     usable,
 )
 from .rows import ConditionalRows, ModelCall
@@ -47,6 +48,7 @@ class Scorer:
         self._model = model
         self._views = WeightViews()
         self._most_rows = 1 << 30
+        self._recompute = False
         self._checked = False
 
     def scores(
@@ -68,7 +70,7 @@ class Scorer:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Scores `[R]` of the conditional rows at `x` and their gradient ∂s/∂x, float32.
 
-        Rows are split until the pass fits into the device's memory.
+        Rows are split until the pass fits into the device's memory; then blocks are recomputed.
 
         Raises:
             ValueError: out of memory with a single row, or the model is not differentiable.
@@ -134,6 +136,8 @@ class Scorer:
             stack.enter_context(differentiable(self._views, *models))
             if not self._checked:
                 stack.enter_context(no_dead_ends(self._model.diffusion_model))
+            if self._recompute:
+                stack.enter_context(recomputed(self._model.diffusion_model))
             if mutates(call.options):
                 stack.enter_context(torch.autograd.graph.allow_mutation_on_saved_tensors())
             chosen = call.select(index)
@@ -167,20 +171,26 @@ class Scorer:
     def _in_parts(
         self, part: Callable[[slice], tuple[torch.Tensor, ...]], x: torch.Tensor, count: int
     ) -> tuple[torch.Tensor, ...]:
-        """Work on `count` rows, as many at a time as fit into memory."""
+        """Work on `count` rows, as many at a time as fit into memory.
+
+        Where a single one does not, its blocks are computed again on the way back.
+        """
         parts, start = [], 0
         while start < count:
-            end = min(start + self._rows_that_fit(x), count)
+            fitting = self._rows_that_fit(x)
+            self._recompute |= fitting == 0
+            end = min(start + max(fitting, 1), count)
             try:
                 parts.append(part(slice(start, end)))
                 start = end
             except management.OOM_EXCEPTION as error:
-                if end - start == 1:
+                if end - start == 1 and self._recompute:
                     raise ValueError(
                         "DPT ran out of memory on the gradient of a single picture: lower the "
                         "resolution, unload other models, or correct fewer steps with end_percent"
                     ) from error
-                self._most_rows = (end - start) // 2
+                self._recompute |= end - start == 1
+                self._most_rows = max(1, (end - start) // 2)
                 management.soft_empty_cache()
                 logger.warning("DPT: out of memory, going on with %d rows", self._most_rows)
             except RuntimeError as error:
@@ -194,4 +204,4 @@ class Scorer:
     def _rows_that_fit(self, x: torch.Tensor) -> int:
         row = self._model.memory_required([1, *x.shape[1:]]) * GRADIENT_MEMORY
         free = management.get_free_memory(x.device)
-        return max(1, min(self._most_rows, int(free // row)))
+        return min(self._most_rows, int(free // row))

@@ -34,7 +34,7 @@ def test_every_stage_and_what_ships(tmp_path):
     demo = load_demo(tmp_path / "files")
     assert len(demo.checkpoint.lora) == 256
     shipped = demo.pipeline.unet.state_dict()
-    for name, value in kitchen._tensors("denoiser").items():
+    for name, value in kitchen._tensors("refined").items():
         assert torch.equal(shipped[name], value.half().float())
     before = {stage: kitchen.file(stage).stat().st_mtime_ns for stage in kitchen.recipe.stages}
     kitchen.make()

@@ -165,3 +165,20 @@ def test_rows_are_split_until_they_fit(texts, monkeypatch):
 
     probe(model, adapter, *texts, look, size=(3, 4, 16, 16))
     assert (parts[0] - together).abs().max() <= 1e-4 * together.abs().max()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_recomputed_blocks_give_the_same_gradient(family, texts, monkeypatch):
+    """Where not even one row fits, blocks are computed again on the way back."""
+    model, adapter = tiny_model(family), tiny_adapter()
+    stored = gradient_of(model, adapter, *texts)
+    found = []
+
+    def look(scorer, apply_model, call, rows) -> None:
+        monkeypatch.setattr(scorer, "_rows_that_fit", lambda x: 0)
+        found.append((scorer, scorer.gradients(apply_model, call, rows, call.x)[1]))
+
+    probe(model, adapter, *texts, look)
+    scorer, recomputed = found[0]
+    assert scorer._recompute
+    assert (recomputed - stored).abs().max() <= 1e-5 * stored.abs().max()
