@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import platform
 import statistics
@@ -17,12 +18,13 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import Progress
 
-from . import in_comfyui, in_diffusers
+from . import demo_work, in_comfyui, in_diffusers, startup
 from .report import markdown
 from .sizes import UNETS, floors
 from .timing import Run, interleaved, peak_memory, ratios
 
 HOSTS = {"comfyui": in_comfyui, "diffusers": in_diffusers}
+PARTS = ("steps", "work", "startup")
 
 
 class Precision(str, Enum):
@@ -35,6 +37,11 @@ class Precision(str, Enum):
 
 def main(
     output: Annotated[Path, typer.Option(help="Where the JSON goes.")] = Path("benchmarks.json"),
+    part: Annotated[
+        list[str], typer.Option(help=f"{', '.join(PARTS)}; repeat for several.")
+    ] = list(  # noqa: B006
+        PARTS
+    ),
     unet: Annotated[list[str], typer.Option(help=f"{', '.join(UNETS)}; repeat for several.")] = [  # noqa: B006
         "demo",
         "sd15",
@@ -50,52 +57,66 @@ def main(
     precision: Annotated[Precision, typer.Option()] = Precision.float32,
     memory: Annotated[bool, typer.Option(help="Also the peak of memory.")] = True,
 ) -> None:
-    """Time a step of self-correcting sampling against a plain one, beside the floor by FLOPs."""
-    for known, given in ((UNETS, unet), (HOSTS, host)):
+    """Time self-correction, scoring, training and startup against what each cannot do without."""
+    for known, given in ((PARTS, part), (UNETS, unet), (HOSTS, host)):
         if unknown := set(given) - set(known):
             raise typer.BadParameter(f"known are {', '.join(known)}; got {', '.join(unknown)}")
-    if "comfyui" in host:
-        in_comfyui.enter(device)  # before anything else makes its choice of devices
-    rows = []
-    with Progress() as bars:
-        bar = bars.add_task("", total=len(unet) * len(host))
-        for name in unet:
-            for place in host:
-                bars.update(bar, description=f"{name} in {place}")
-                latent = 16 if name == "demo" else side
-                runs = HOSTS[place].build(
-                    name, device, getattr(torch, precision.value), batch, latent
-                )
-                inner = bars.add_task("", total=len(runs) * (repeats + 1))
-                rows.append(
-                    {"unet": name, "host": place, "side": latent, "batch": batch}
-                    | measure(runs, repeats, device, memory, lambda: bars.advance(inner))  # noqa: B023
-                    | {"floors": asdict(floors(name, latent))}
-                )
-                bars.remove_task(inner)
-                bars.advance(bar)
-                del runs
-                gc.collect()
-    found = {
+    in_comfyui.enter(device)  # before anything else makes its choice of devices
+    found: dict[str, Any] = {
         "machine": machine(device), "device": device, "precision": precision.value,
-        "torch": torch.__version__, "rows": rows,
+        "torch": torch.__version__,
     }  # fmt: skip
+    dtype = getattr(torch, precision.value)
+    with Progress() as bars:
+        if "steps" in part:
+            found["steps"] = []
+            for name, place in itertools.product(unet, host):
+                latent = 16 if name == "demo" else side
+                found["steps"].append(
+                    {"unet": name, "host": place, "side": latent, "batch": batch}
+                    | measure(
+                        HOSTS[place].build(name, device, dtype, batch, latent),
+                        repeats, device, f"{name} in {place}", bars, memory,
+                    )
+                    | {"floors": asdict(floors(name, latent))}
+                )  # fmt: skip
+                gc.collect()
+        if "work" in part:
+            found["work"] = {}
+            for build in (demo_work.scoring, demo_work.denoising, demo_work.probing):
+                runs = build(device)
+                name = next(key for key in runs if key != "plain")
+                found["work"][name] = measure(runs, repeats, device, name, bars)
+        if "startup" in part:
+            bar = bars.add_task("startup", total=2)
+            load, read = startup.load_seconds()
+            bars.advance(bar)
+            found["startup"] = {"import": startup.import_seconds(), "load": load, "read": read}
+            bars.advance(bar)
     output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     Console().print(Markdown(markdown(found)))
 
 
 def measure(
-    runs: dict[str, Run], repeats: int, device: str, memory: bool, advance: Any
+    runs: dict[str, Run],
+    repeats: int,
+    device: str,
+    title: str,
+    bars: Progress,
+    memory: bool = False,
 ) -> dict[str, Any]:
     """Ratios of every run to the plain one."""
-    with torch.inference_mode():
-        seconds = interleaved(runs, repeats, advance)
-        peaks = {key: peak_memory(run, device) for key, run in runs.items()} if memory else {}
+    bar = bars.add_task(title, total=len(runs) * (repeats + 1 + memory))
+    seconds = interleaved(runs, repeats, lambda: bars.advance(bar))
     found: dict[str, Any] = {
         "seconds": statistics.median(seconds["plain"]), "ratios": ratios(seconds),
     }  # fmt: skip
-    if peaks:
-        found["memory"] = {key: peak / peaks["plain"] for key, peak in peaks.items()}
+    if memory:
+        peaks = {}
+        for name, run in runs.items():
+            peaks[name] = peak_memory(run, device)
+            bars.advance(bar)
+        found["memory"] = {name: peak / peaks["plain"] for name, peak in peaks.items()}
     return found
 
 

@@ -33,7 +33,7 @@ def enter(device: str) -> None:
 def build(name: str, device: str, dtype: torch.dtype, batch: int, side: int) -> dict[str, Run]:
     """A UNet with random weights and one run per way of sampling it, as in diffusers' builder.
 
-    Call :func:`enter` before, and the runs under `torch.inference_mode`, as the host calls nodes.
+    Call :func:`enter` before. Runs are made under `torch.inference_mode`, as the host runs nodes.
     """
     import comfy.sample
     from dpt_pack.dpt_core.adapter import DiscriminativeAdapter
@@ -60,7 +60,7 @@ def build(name: str, device: str, dtype: torch.dtype, batch: int, side: int) -> 
             def tick(*args: Any) -> None:
                 times.append(clock())
 
-            with _scored_by(scorer):
+            with torch.inference_mode(), _scored_by(scorer):
                 comfy.sample.sample(
                     corrected, noise, STEPS, 7.5, "euler", "normal", positive, negative,
                     torch.zeros_like(noise), callback=tick, disable_pbar=True,

@@ -10,22 +10,42 @@ WAYS = ("off", "exact", "lagged", "published")
 
 def markdown(found: dict[str, Any]) -> str:
     """Markdown of what `python -m benchmarks` found: ratios to the plain step, floors beside."""
+    parts = [f"Measured on {found['machine']}, {found['precision']}, torch {found['torch']}."]
+    if "steps" in found:
+        parts += [_steps(found["steps"])]
+    if "work" in found:
+        parts += [_work(found["work"])]
+    if "startup" in found:
+        seconds = found["startup"]
+        parts += [
+            f"The pack adds {seconds['import']:.2f} s to the host's start. Loading an adapter of "
+            f"the published size takes {seconds['load']:.2f} s, of which reading its bytes "
+            f"{seconds['read']:.2f} s."
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _steps(rows: list[dict[str, Any]]) -> str:
     lines = [
-        f"Measured on {found['machine']}, {found['precision']}, torch {found['torch']}. Time of a "
-        "step over that of a plain step, in brackets the floor by FLOP count; then peak memory "
-        "over that of plain sampling.",
+        "Time of a step over that of a plain step, in brackets the floor by FLOP count; then peak "
+        "memory over that of plain sampling:",
         "",
         "| UNet | host | latent | plain step | " + " | ".join(WAYS) + " | memory: exact, lagged |",
         "|---" * (5 + len(WAYS)) + "|",
     ]
-    for row in found["rows"]:
+    for row in rows:
         size = f"{row['batch']} × {row['side']}²"
         cells = [row["unet"], row["host"], size, f"{row['seconds']:.3g} s"]
         cells += [_ratio(row, way) for way in WAYS]
         peaks = [row.get("memory", {}).get(way) for way in ("exact", "lagged")]
         cells.append(", ".join("–" if peak is None else f"{peak:.2f}" for peak in peaks))
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
+
+
+def _work(rows: dict[str, dict[str, Any]]) -> str:
+    said = [f"{name} {row['ratios'][name]:.2f}" for name, row in rows.items()]
+    return f"Time of the demo model's work over that of the bare passes in it: {', '.join(said)}."
 
 
 def _ratio(row: dict[str, Any], way: str) -> str:
