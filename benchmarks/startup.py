@@ -20,7 +20,7 @@ import asyncio, sys, time
 sys.path[:0] = [{tests!r}]
 from comfy_process import enter_host, load_pack
 enter_host()
-import nodes, comfy_api.latest, comfy_extras.nodes_custom_sampler  # what the host has imported
+import server, nodes, comfy_api.latest, comfy_extras.nodes_custom_sampler  # the host has them
 start = time.perf_counter()
 pack = load_pack()
 asyncio.run(asyncio.run(pack.comfy_entrypoint()).get_node_list())
