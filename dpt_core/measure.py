@@ -12,10 +12,13 @@ from einops import rearrange
 from torch import nn
 
 from .adapter import DiscriminativeAdapter
-from .backends.diffusers import LAST_TIMESTEP, check_unet, score_function, text_vectors
+from .backends.diffusers import LAST_TIMESTEP, check_unet, rows_of, score_function, text_vectors
 
 TIMESTEP = 500
 DRAWS = 4
+
+ROWS = 16
+"""Pictures times draws that go through the UNet together, where there are fewer pictures."""
 
 
 class Conditioning(NamedTuple):
@@ -83,15 +86,21 @@ def latent_scores(
         raise ValueError(f"draws must be at least 1; got {draws}")
     check_unet(pipeline.unet, adapter.config)
     text = text_vectors(pipeline, prompts, adapter.config.text)
-    context, inputs = conditioning(pipeline, prompts, latents.shape[-2:])
-    score = score_function(pipeline.unet, adapter, timestep, context, text, **inputs)
+    given = conditioning(pipeline, prompts, latents.shape[-2:])
     generator = torch.Generator().manual_seed(seed)
-    total = torch.zeros(len(latents))
-    for _ in range(draws):
-        noise = torch.randn(latents[:1].shape, generator=generator).to(latents)
-        noisy = add_noise(pipeline, latents, noise, timestep)
-        total += score(noisy.to(pipeline.unet.dtype)).cpu()
-    return total / draws
+    noise = torch.randn(draws, *latents[0].shape, generator=generator).to(latents)
+    scores = []
+    for some in noise.split(max(1, ROWS // len(latents))):
+        rows = torch.arange(len(latents), device=latents.device).repeat(len(some))
+        noisy = add_noise(
+            pipeline, latents[rows], some.repeat_interleave(len(latents), dim=0), timestep
+        )
+        inputs = rows_of(given.inputs, rows, len(latents))
+        score = score_function(
+            pipeline.unet, adapter, timestep, given.context[rows], text[rows], **inputs
+        )
+        scores.append(score(noisy.to(pipeline.unet.dtype)).cpu().view(len(some), -1))
+    return torch.cat(scores).mean(0)
 
 
 def encode_pictures(pipeline: Any, pictures: np.ndarray) -> torch.Tensor:

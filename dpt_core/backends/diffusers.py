@@ -132,7 +132,7 @@ def self_correcting(
         if not due:
             return None
         rows = slice(len(z) // 2, None) if guided else slice(None)
-        chosen = _rows_of(inputs, rows, len(z))
+        chosen = rows_of(inputs, rows, len(z))
         inside = True
         try:
             score = score_function(unet, adapter, timestep, context[rows], text, **chosen)
@@ -154,14 +154,14 @@ def self_correcting(
         hook.remove()
 
 
-def _rows_of(value: Any, rows: slice, total: int) -> Any:
-    """The conditional rows of nested UNet inputs."""
+def rows_of(value: Any, rows: slice | torch.Tensor, total: int) -> Any:
+    """Some rows of nested UNet inputs; what has no row for each of `total` stays."""
     if torch.is_tensor(value):
         return value[rows] if value.ndim and len(value) == total else value
     if isinstance(value, Mapping):
-        return {key: _rows_of(item, rows, total) for key, item in value.items()}
+        return {key: rows_of(item, rows, total) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(_rows_of(item, rows, total) for item in value)
+        return type(value)(rows_of(item, rows, total) for item in value)
     return value
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import comfy.model_management as management
 import comfy.samplers
 import torch
 from comfy.model_management import throw_exception_if_processing_interrupted
@@ -56,16 +57,18 @@ class Measurement(comfy.samplers.Sampler):
         self._scorer = Scorer(self._adapter, model)
         generator = torch.Generator().manual_seed(self._seed)
         progress = ProgressBar(self._draws)
-        sigma = sigmas[:1].expand(len(latent_image))
-        draws = []
-        for _ in range(self._draws):
+        batch, (first, *_) = len(latent_image), sigmas
+        draws = torch.randn(self._draws, *latent_image[0].shape, generator=generator)
+        scores = []
+        for some in draws.to(latent_image).split(_draws_that_fit(model, latent_image)):
             throw_exception_if_processing_interrupted()
-            draw = torch.randn(latent_image[:1].shape, generator=generator).to(latent_image)
-            noise = draw.repeat(len(latent_image), 1, 1, 1)
-            x = model.model_sampling.noise_scaling(sigmas[0], noise, latent_image)
-            draws.append(self._scores_of(model, model_wrap.conds, x, sigma, extra_args))
-            progress.update(1)
-        self.scores = torch.stack(draws)
+            noise = some.repeat_interleave(batch, dim=0)  # of each draw, all pictures
+            latents = latent_image.repeat(len(some), 1, 1, 1)
+            x = model.model_sampling.noise_scaling(first, noise, latents)
+            found = self._scores_of(model, model_wrap.conds, x, first.expand(len(x)), extra_args)
+            scores.append(found.view(len(some), batch))
+            progress.update(len(some))
+        self.scores = torch.cat(scores)
         return latent_image
 
     def _scores_of(
@@ -100,6 +103,12 @@ class Measurement(comfy.samplers.Sampler):
         if (rows := conditional_rows(call, self._targets)) is not None:
             self._found.append(self._scorer.scores(executor, call, rows))
         return torch.zeros_like(x)
+
+
+def _draws_that_fit(model: Any, latents: torch.Tensor) -> int:
+    """How many draws of all pictures go through the UNet together; at least 1."""
+    free = management.get_free_memory(latents.device)
+    return max(1, int(free // model.memory_required(list(latents.shape))))
 
 
 def measure(

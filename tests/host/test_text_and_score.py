@@ -85,3 +85,20 @@ def test_scoring_stops_at_the_tap():
     hook.remove()
     assert not reached
     assert not model.wrappers.get(WrappersMP.APPLY_MODEL)
+
+
+def test_draws_share_passes_where_they_fit(monkeypatch):
+    """All draws in one pass, and one pass a draw where memory is short, give the same scores."""
+    model, adapter = tiny_model("sd15"), tiny_adapter()
+    latent = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(1))
+    texts, passes = tiny_text(1, batch=2), []
+    model.add_wrapper(
+        WrappersMP.APPLY_MODEL,
+        lambda executor, x, *args, **kwargs: passes.append(len(x)) or executor(x, *args, **kwargs),
+    )
+    together = measure(model, adapter, latent, texts, 500, 3, 0)
+    assert passes == [6]
+    monkeypatch.setattr("dpt_pack.nodes.host.measure._draws_that_fit", lambda *args: 1)
+    apart = measure(model, adapter, latent, texts, 500, 3, 0)
+    assert passes == [6, 2, 2, 2]
+    torch.testing.assert_close(apart, together, rtol=1e-4, atol=1e-5)
