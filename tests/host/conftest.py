@@ -36,6 +36,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         whole = tiny_adapter(lora_for=tiny_model("sd15")).checkpoint
         save_checkpoint(adapters / "tiny.safetensors", whole)
         save_checkpoint(adapters / "stage1.safetensors", tiny_adapter().checkpoint)
+        save_checkpoint(adapters / "my-sdxl-adapter.safetensors", tiny_adapter().checkpoint)
         wide = tiny_adapter(in_channels=40).checkpoint
         save_checkpoint(adapters / "other_family.safetensors", wide)
         real = tiny_adapter(in_channels=MODEL_CHANNELS, text_width=1024).checkpoint

@@ -84,8 +84,12 @@ def test_runs(path, server, demo):
     for node in prompt.values():
         if node["class_type"] == "DPT_DemoModel" and demo != FOLDER:
             node |= {"class_type": "Tiny_Demo", "inputs": {"folder": str(demo)}}
+        if node["inputs"].get("ckpt_name") == "sd_xl_base_1.0.safetensors":
+            node |= {"class_type": "Tiny_SDXL", "inputs": {}}
         if node["class_type"] == "EmptyLatentImage":
             node["inputs"] |= {"width": 128, "height": 128, "batch_size": 2}
+        if node["class_type"] == "ImageScale":
+            node["inputs"]["width"] = 128
         if "steps" in node["inputs"]:
             node["inputs"]["steps"] = 2
     outcome = server.run(prompt)

@@ -25,6 +25,41 @@ class TinyModel(io.ComfyNode):
         return io.NodeOutput(tiny_model(family), tiny_clip(), tiny_vae())
 
 
+class TinySDXL(io.ComfyNode):
+    """CheckpointLoaderSimple for SDXL: UNet and both text encoders of its build, narrow."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="Tiny_SDXL",
+            category="test",
+            inputs=[],
+            outputs=[io.Model.Output(), io.Clip.Output(), io.Vae.Output()],
+        )
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        import comfy.sd
+        import tiny_models as tiny
+        from comfy.sdxl_clip import SDXLClipModel, SDXLTokenizer
+        from comfy.supported_models_base import ClipTarget
+
+        width = tiny.TEXT_WIDTH // 2  # the UNet reads both encoders side by side
+        text = {
+            "hidden_size": width, "intermediate_size": 2 * width, "num_attention_heads": 4,
+            "num_hidden_layers": 3,
+        }  # fmt: skip
+        clip = comfy.sd.CLIP(
+            ClipTarget(SDXLTokenizer, SDXLClipModel),
+            model_options={"clip_l_model_config": text, "clip_g_model_config": text},
+        )
+        config = tiny.unet_config("sdxl") | {"adm_in_channels": width + 6 * 256}
+        model = tiny.model_patcher(tiny.narrow("sdxl", config))
+        tiny.randomise(clip.cond_stage_model, seed=0)
+        tiny.randomise(model.model.diffusion_model, seed=0)
+        return io.NodeOutput(model, clip, tiny.tiny_vae())
+
+
 class TinyText(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -68,7 +103,7 @@ class TinyDemo(io.ComfyNode):
 
 class Extension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [TinyModel, TinyText, TinyDemo]
+        return [TinyModel, TinySDXL, TinyText, TinyDemo]
 
 
 async def comfy_entrypoint() -> Extension:
