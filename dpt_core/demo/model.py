@@ -15,13 +15,13 @@ LATENT_SIDE = 16
 LATENT_SCALE = 0.18215
 
 PREVIEW = [
-    [-0.16, -0.15, -0.126],
-    [0.119, 0.126, 0.107],
-    [0.107, 0.099, 0.084],
-    [0.196, 0.179, 0.15],
+    [0.169, 0.066, 0.057],
+    [0.078, 0.214, 0.123],
+    [0.05, 0.112, 0.271],
+    [0.245, 0.183, 0.107],
 ]
-PREVIEW_BIAS = [0.77, 0.733, 0.696]
-"""From a scaled latent cell to about its colour, RGB in [-1, 1]: fitted to scenes, R² 0.74."""
+PREVIEW_BIAS = [0.777, 0.742, 0.697]
+"""From a scaled latent cell to about its colour, RGB in [-1, 1]: fitted to scenes, R² 0.95."""
 
 UNET = {
     "sample_size": LATENT_SIDE,

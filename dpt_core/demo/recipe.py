@@ -1,8 +1,7 @@
 """How the demo model is made: `dpt train demo FOLDER` runs every stage, each resumable.
 
-text → crops → whole (the autoencoder, on crops and then on whole pictures) → latents → decoder
-(used to latents that are not quite right) → denoiser → refined (the same, once more from a high
-learning rate) → probing → tuning → files. With
+text → crops → whole (the autoencoder, on crops and then on whole pictures) → latents → denoiser →
+refined (the same, once more from a high learning rate) → probing → tuning → files. With
 `accelerate launch` several processes share the work of a stage.
 """
 
@@ -41,7 +40,7 @@ class Recipe:
         sample: scene pairs whose latents are given unit variance.
         previews: pictures drawn and judged at each checkpoint of the denoiser.
         wrong: share of captions in the denoiser's training that are hard negatives.
-        text, crops, whole, decoder, denoiser, refined, probing, tuning: settings of the stages.
+        text, crops, whole, denoiser, refined, probing, tuning: settings of the stages.
     """
 
     pairs: int = 10240
@@ -56,12 +55,8 @@ class Recipe:
         weight_decay=0.0, precision="bf16", ema=0.995,
     )  # fmt: skip
     whole: LoopConfig = LoopConfig(
-        steps=400, batch_size=8, learning_rate=1e-3, schedule="cosine", warmup=20,
+        steps=1000, batch_size=8, learning_rate=1e-3, schedule="cosine", warmup=20,
         weight_decay=0.0, precision="bf16", ema=0.99,
-    )  # fmt: skip
-    decoder: LoopConfig = LoopConfig(
-        steps=600, batch_size=8, learning_rate=5e-4, schedule="cosine", warmup=20,
-        weight_decay=0.0, ema=0.99,
     )  # fmt: skip
     denoiser: LoopConfig = LoopConfig(
         steps=4000, batch_size=16, learning_rate=1e-3, schedule="cosine", warmup=100,
@@ -77,7 +72,7 @@ class Recipe:
     )
     stages: tuple[str, ...] = field(
         default=(
-            "text", "crops", "whole", "latents", "decoder", "denoiser", "refined", "probing",
+            "text", "crops", "whole", "latents", "denoiser", "refined", "probing",
             "tuning", "files",
         ),
         init=False,
@@ -167,14 +162,6 @@ class Kitchen:
                 latents.append(means.unflatten(0, pictures.shape[:2]).half())
         return {"latents": torch.cat(latents)}
 
-    def _decoder(self) -> dict[str, torch.Tensor]:
-        from ..shapes.data import ShapesDecoding
-        from ..training.base.autoencoder import DecoderTask
-
-        data = ShapesDecoding(self._tensors("latents")["latents"])
-        task = DecoderTask(self._load("whole", model.new_vae()))
-        return self._run("decoder", task, data, collate=None).vae.state_dict()
-
     def _denoiser(self) -> dict[str, torch.Tensor]:
         torch.manual_seed(SEED)
         return self._denoise("denoiser", model.new_unet())
@@ -238,7 +225,7 @@ class Kitchen:
 
         target = self.folder / "files"
         target.mkdir(exist_ok=True)
-        for name, stage in (("unet", "refined"), ("vae", "decoder"), ("text_encoder", "text")):
+        for name, stage in (("unet", "refined"), ("vae", "whole"), ("text_encoder", "text")):
             tensors = {k: v.half() for k, v in self._tensors(stage).items()}
             _save(tensors, target / f"{name}.safetensors")
         tuned = {key: value.half() for key, value in self._tensors("tuning").items()}
@@ -259,7 +246,7 @@ class Kitchen:
 
         tokenizer = model.load_tokenizer()
         text = self._load("text", model.new_text_encoder(tokenizer))
-        vae = self._load("decoder", model.new_vae())
+        vae = self._load("whole", model.new_vae())
         for part in (unet, vae, text):
             part.requires_grad_(False).eval()
         scheduler = DDPMScheduler.from_config(model.SCHEDULER)

@@ -70,24 +70,6 @@ class _World(Dataset):
         return len(self._pictures)
 
 
-class ShapesDecoding(_World):
-    """Pictures with their latents, both of every pair in turn.
-
-    Args:
-        pictures: `[pairs, 2, 4, h, w]` latents.
-        seed: of the scenes.
-    """
-
-    def __len__(self) -> int:
-        return 2 * super().__len__()
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        index, which = divmod(index, 2)
-        pair = scene_pair(self._seed, index)
-        scene = (pair.scene, pair.wrong_scene)[which]
-        return to_tensor(render(scene)), self._pictures[index][which].float()
-
-
 class ShapesDenoising(_World):
     """Pictures with their caption and a wrong one; both scenes of every pair."""
 

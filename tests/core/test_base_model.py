@@ -10,7 +10,7 @@ import torch
 from dpt_core.demo import model
 from dpt_core.shapes.caption import OPPOSITES, Caption, hard_negative, imagine, same
 from dpt_core.shapes.data import Scenes
-from dpt_core.training.base.autoencoder import Crops, DecoderTask, picture_error, whiten
+from dpt_core.training.base.autoencoder import Crops, picture_error, whiten
 from dpt_core.training.base.text import MeaningEncoder, meaning, train_tokenizer
 
 
@@ -55,15 +55,6 @@ def test_whitening_changes_latents_and_no_picture():
     scaled = latents.movedim(1, -1).flatten(0, -2) * 0.18215
     torch.testing.assert_close(torch.cov(scaled.T), torch.eye(4), atol=1e-2, rtol=0)
     torch.testing.assert_close(scaled.mean(0), torch.zeros(4), atol=1e-3, rtol=0)
-
-
-def test_the_decoder_is_trained_alone():
-    task = DecoderTask(model.new_vae())
-    losses = task((torch.zeros(1, 3, 128, 128), torch.randn(1, 4, 16, 16)))
-    sum(losses.values()).backward()
-    trained = {name.split(".")[1] for name, value in task.named_parameters() if value.requires_grad}
-    assert trained == {"decoder", "post_quant_conv"}
-    assert all(value.grad is None for value in task.vae.encoder.parameters())
 
 
 def test_errors_on_things_weigh_more():

@@ -69,31 +69,6 @@ class AutoencoderTask(nn.Module):
         }
 
 
-class DecoderTask(nn.Module):
-    """Train the decoder alone on latents as a denoiser leaves them: not quite right.
-
-    Args:
-        vae: diffusers' `AutoencoderKL`; its encoder stays.
-        noise: largest standard deviation of what is added to latents of unit variance, half of it
-            the same over patches of four cells.
-    """
-
-    def __init__(self, vae: nn.Module, noise: float = 0.5) -> None:
-        super().__init__()
-        self.vae, self.noise = vae.requires_grad_(False), noise
-        vae.decoder.requires_grad_(True)
-        vae.post_quant_conv.requires_grad_(True)
-
-    def forward(self, batch: tuple[torch.Tensor, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Pictures `[B, 3, H, W]` and their scaled latents `[B, 4, h, w]`."""
-        pictures, latents = batch
-        coarse = torch.randn_like(latents[:, :, ::4, ::4]).repeat_interleave(4, 2)
-        error = torch.randn_like(latents) + coarse.repeat_interleave(4, 3)
-        size = torch.rand(len(latents), 1, 1, 1, device=latents.device) * self.noise / 2**0.5
-        noisy = (latents + size * error) / self.vae.config.scaling_factor
-        return picture_error(self.vae.decode(noisy).sample.float(), pictures)
-
-
 def picture_error(drawn: torch.Tensor, pictures: torch.Tensor) -> dict[str, torch.Tensor]:
     """Error of pixels, five times as heavy where a thing is, and of edges."""
     background = torch.tensor(BACKGROUND, device=pictures.device) / 127.5 - 1
