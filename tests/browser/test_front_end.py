@@ -1,0 +1,161 @@
+"""Our workflows, nodes, help pages and translations in ComfyUI's own front end."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+
+import pytest
+from comfy_copy import ROOT
+from demo_files import demo_folder
+
+from dpt_core.demo.model import FOLDER
+
+expect = pytest.importorskip("playwright.sync_api").expect
+expect.set_options(timeout=120_000)  # a busy machine is no failure
+
+WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
+DOCS = ROOT / "nodes" / "web" / "docs"
+NODES = sorted(page.stem for page in DOCS.glob("*.md"))
+SHOWS = ("SaveImage", "PreviewImage")
+DROP = """async (canvas, [name, type, content]) => {
+    const bytes = Uint8Array.from(atob(content), (character) => character.charCodeAt(0))
+    const dataTransfer = new DataTransfer()
+    dataTransfer.items.add(new File([bytes], name, { type }))
+    const place = { clientX: 800, clientY: 450, bubbles: true, cancelable: true }
+    canvas.dispatchEvent(new DragEvent("drop", { dataTransfer, ...place }))
+}"""
+ADD = """(type) => {
+    const node = LiteGraph.createNode(type)
+    app.graph.clear()
+    app.graph.add(node)
+    app.canvas.ds.reset()
+    node.pos = [400, 300]
+    app.canvas.selectNode(node)
+    app.canvas.setDirty(true, true)
+    return node.title
+}"""
+SHOWN = """(types) => app.graph._nodes.filter((node) => types.includes(node.type)).every(
+    (node) => node.imgs?.length && node.imgs.every((picture) => picture.naturalWidth))"""
+BROKEN = """() => app.graph._nodes.filter(
+    (node) => node.has_errors || !(node.type in LiteGraph.registered_node_types))
+    .map((node) => node.type)"""
+
+every_workflow = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+
+
+def drop(page, name: str, kind: str, content: bytes) -> None:
+    """Drop a file on the canvas."""
+    text = base64.b64encode(content).decode()
+    page.locator("#graph-canvas").evaluate(DROP, [name, kind, text])
+
+
+def assert_open(page, path) -> None:
+    """The canvas holds a workflow, whole: it would be queued as its API twin says."""
+    nodes = json.loads(path.read_text())["nodes"]
+    page.wait_for_function(f"app.graph._nodes.length === {len(nodes)}")
+    page.wait_for_timeout(1000)  # the front end looks for missing models in the background
+    expect(page.get_by_test_id("error-overlay")).to_have_count(0)
+    assert page.evaluate(BROKEN) == []
+    twin = json.loads((ROOT / "api_workflows" / path.name).read_text())
+    assert page.evaluate("async () => (await app.graphToPrompt()).output") == twin
+
+
+@every_workflow
+def test_template(page, path, screenshots):
+    page.get_by_test_id("side-toolbar").get_by_role("button", name="Templates").click()
+    page.get_by_text("dpt-t2i", exact=True).click()
+    page.get_by_test_id(f"template-workflow-{path.stem}").click()
+    assert_open(page, path)
+    page.keyboard.press(".")  # fits the view
+    page.wait_for_timeout(500)
+    page.screenshot(path=screenshots / f"{path.stem}.png")
+
+
+@every_workflow
+def test_file_on_the_canvas(page, path):
+    drop(page, path.name, "application/json", path.read_bytes())
+    assert_open(page, path)
+
+
+def test_absent_model_and_node_are_told(page):
+    """What assert_open relies on."""
+    workflow = json.loads((ROOT / "workflows" / "DPT alignment score.json").read_text())
+    text = json.dumps(workflow).replace("v2-1_512-ema-pruned", "absent")
+    drop(page, "absent.json", "application/json", text.replace("DPT_Load", "DPT_Absent").encode())
+    expect(page.get_by_test_id("error-overlay")).to_contain_text("2 errors")
+    broken = "CheckpointLoaderSimple,DPT_AbsentAdapter"
+    page.wait_for_function(f"({BROKEN})().join() === '{broken}'")
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """Where the demo model's weights are: the pack, or a folder of random ones."""
+    return demo_folder(tmp_path_factory.mktemp("demo"))
+
+
+def stand_in(prompt: dict, demo) -> dict:
+    """A prompt that needs no download: other weights for the demo, blank pictures for the rest."""
+    kinds = {node["class_type"] for node in prompt.values()}
+    if "DPT_DemoModel" not in kinds:
+        size = {"width": 64, "height": 64, "batch_size": 1, "color": 0}
+        shown = {key: node for key, node in prompt.items() if node["class_type"] in SHOWS}
+        for node in shown.values():
+            node["inputs"]["images"] = ["blank", 0]
+        return {**shown, "blank": {"class_type": "EmptyImage", "inputs": size}}
+    for node in prompt.values():
+        if node["class_type"] == "DPT_DemoModel" and demo != FOLDER:
+            node |= {"class_type": "Tiny_Demo", "inputs": {"folder": str(demo)}}
+    return prompt
+
+
+@every_workflow
+def test_run_and_result_on_the_canvas(page, path, server, demo, screenshots):
+    """Run ends with pictures on the canvas, and one of them brings the workflow back."""
+
+    def queue(route) -> None:
+        body = route.request.post_data_json
+        route.continue_(post_data=json.dumps(body | {"prompt": stand_in(body["prompt"], demo)}))
+
+    page.route("**/api/prompt", queue)
+    drop(page, path.name, "application/json", path.read_bytes())
+    assert_open(page, path)
+    page.get_by_test_id("queue-button").click()
+    page.wait_for_function(SHOWN, arg=SHOWS)
+    page.keyboard.press(".")
+    page.wait_for_timeout(500)
+    page.screenshot(path=screenshots / f"{path.stem}, run.png")
+    results = (server.base / "output").rglob("*.png")
+    result = max(results, key=lambda picture: picture.stat().st_mtime)
+    page.evaluate("app.graph.clear()")
+    drop(page, result.name, "image/png", result.read_bytes())
+    assert_open(page, path)
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_help_page(page, name):
+    title, text, *_ = (DOCS / f"{name}.md").read_text(encoding="utf-8").split("\n\n")
+    assert page.evaluate(ADD, name) == title.removeprefix("# ")
+    page.get_by_test_id("info-button").click()
+    panel = page.get_by_test_id("properties-panel")
+    expect(panel.get_by_role("heading", level=1)).to_have_text(title.removeprefix("# "))
+    expect(panel).to_contain_text(re.sub("[*`]", "", text))
+
+
+@pytest.fixture
+def chinese(server):
+    server.post("settings", {"Comfy.Locale": "zh"})
+    yield json.loads((ROOT / "locales" / "zh" / "nodeDefs.json").read_text(encoding="utf-8"))
+    server.post("settings", {"Comfy.Locale": "en"})
+
+
+def test_names_in_chinese(chinese, page, screenshots):
+    names = [chinese[name]["display_name"] for name in NODES]
+    assert [page.evaluate(ADD, name) for name in NODES] == names
+    page.mouse.dblclick(1100, 700)  # opens the search for nodes
+    page.wait_for_function("document.activeElement.tagName === 'INPUT'")
+    page.keyboard.type("DPT")
+    for name in names:
+        expect(page.get_by_text(name, exact=True).first).to_be_visible()
+    page.screenshot(path=screenshots / "Chinese.png")
