@@ -8,7 +8,7 @@ from nodes import common_ksampler  # the host's nodes.py: ours is a relative imp
 
 from ..dpt_core.plots import score_curves
 from .host.adapter import AdapterIO, LoadedAdapter
-from .host.correction import Correction, with_self_correction
+from .host.correction import chosen, with_self_correction
 from .host.progress import show_scores
 from .self_correction import correction_inputs
 
@@ -100,6 +100,7 @@ class KSampler(io.ComfyNode):
         negative: list,
         latent_image: dict,
         denoise: float,
+        preset: str,
         strength: float,
         start_percent: float,
         end_percent: float,
@@ -116,8 +117,8 @@ class KSampler(io.ComfyNode):
             scores.setdefault(at, values.tolist())  # a step's first call, at its own noise level
             show(at, steps, values)
 
-        correction = Correction(
-            strength, start_percent, end_percent, every_n_steps, mode, step, inner_steps
+        correction = chosen(
+            preset, strength, start_percent, end_percent, every_n_steps, mode, step, inner_steps
         )
         model = with_self_correction(model, adapter, correction, listener)
         (latent,) = common_ksampler(

@@ -4,13 +4,20 @@ from comfy_api.latest import io
 
 from ..dpt_core.self_correction import RULES
 from .host.adapter import AdapterIO, LoadedAdapter
-from .host.correction import Correction, with_self_correction
+from .host.correction import CUSTOM, PRESETS, chosen, with_self_correction
 from .host.progress import show_scores
 
 
 def correction_inputs() -> list[io.Input]:
     """The settings of a :class:`~nodes.host.correction.Correction`, as node inputs."""
     return [
+        io.Combo.Input(
+            "preset",
+            options=[CUSTOM, *PRESETS],
+            default=CUSTOM,
+            tooltip="custom: the settings below. The others take their place: fast and balanced "
+            "correct the steps where it pays most, published does what the paper does.",
+        ),
         io.Float.Input(
             "strength",
             default=0.5,
@@ -97,6 +104,7 @@ class SelfCorrection(io.ComfyNode):
         cls,
         model: object,
         adapter: LoadedAdapter,
+        preset: str,
         strength: float,
         start_percent: float,
         end_percent: float,
@@ -105,8 +113,8 @@ class SelfCorrection(io.ComfyNode):
         step: str = "published",
         inner_steps: int = 1,
     ) -> io.NodeOutput:
-        correction = Correction(
-            strength, start_percent, end_percent, every_n_steps, mode, step, inner_steps
+        correction = chosen(
+            preset, strength, start_percent, end_percent, every_n_steps, mode, step, inner_steps
         )
         listener = show_scores(cls.hidden.unique_id)
         return io.NodeOutput(with_self_correction(model, adapter, correction, listener))

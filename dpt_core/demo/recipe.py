@@ -63,7 +63,7 @@ class Recipe:
         ema=0.998, save_every=500,
     )  # fmt: skip
     refined: LoopConfig = LoopConfig(
-        steps=3500, batch_size=16, learning_rate=6e-4, schedule="cosine", warmup=50,
+        steps=2400, batch_size=16, learning_rate=8e-4, schedule="cosine", warmup=50,
         ema=0.998, seed=1338, save_every=500,
     )  # fmt: skip
     probing: LoopConfig = LoopConfig(steps=3000, batch_size=16, learning_rate=3e-4, warmup=100)

@@ -63,6 +63,25 @@ class Correction:
             )
 
 
+PRESETS = {
+    "fast": Correction(0.1, 0.0, 0.3, 2, "exact", "normalised"),
+    "balanced": Correction(0.1, 0.0, 0.5, 1, "exact", "normalised"),
+    "published": Correction(),
+}
+"""Settings by name, chosen on the shapes world (`dpt evaluate sweep`); published is the paper's."""
+
+CUSTOM = "custom"
+
+
+def chosen(preset: str, *settings: Any) -> Correction:
+    """What a node's user asked for: a preset, or the settings of a :class:`Correction`.
+
+    Raises:
+        ValueError: the settings contradict each other.
+    """
+    return Correction(*settings) if preset == CUSTOM else PRESETS[preset]
+
+
 def with_self_correction(
     model: Any,
     adapter: LoadedAdapter | None,

@@ -202,7 +202,7 @@ def test_corrects_itself(host, mode):
         "model": host.model, "seed": SEED, "steps": 3, "cfg": CFG, "sampler_name": "euler",
         "scheduler": "normal", "positive": positive, "negative": negative, "denoise": 1.0,
         "latent_image": empty_latent(), "start_percent": 0.0, "end_percent": 1.0,
-        "every_n_steps": 1, "mode": mode,
+        "every_n_steps": 1, "mode": mode, "preset": "custom",
     }  # fmt: skip
     node = as_executed(KSampler)
     plain = node.execute(**run, strength=0.0).result[0]["samples"]

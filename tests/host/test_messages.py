@@ -11,7 +11,7 @@ from comfy.ldm.flux.model import FluxParams
 from comfy_extras import nodes_torch_compile
 from dpt_pack.dpt_core.checkpoint import CheckpointError
 from dpt_pack.nodes.host.adapter import load_adapter
-from dpt_pack.nodes.host.correction import Correction, with_self_correction
+from dpt_pack.nodes.host.correction import Correction, chosen, with_self_correction
 from dpt_pack.nodes.host.lora import with_lora
 from dpt_pack.nodes.host.measure import measure
 from runs import call, corrected, sample
@@ -198,3 +198,10 @@ def test_gradients_that_are_not_finite(model, caplog, monkeypatch):
     torch.testing.assert_close(result[0], plain[0])
     assert not torch.allclose(result[1], plain[1], atol=1e-3)
     assert caplog.text.count("gradient not finite") == 1
+
+
+def test_presets_take_the_place_of_settings():
+    custom = (3.0, 0.1, 0.2, 5, "lagged", "normalised", 1)
+    assert chosen("custom", *custom) == Correction(*custom)
+    assert chosen("published", *custom) == Correction()  # the paper's settings
+    assert chosen("fast", *custom) != chosen("balanced", *custom)

@@ -17,8 +17,8 @@ SAMPLING = {
     "denoise": 1.0,
 }  # fmt: skip
 CORRECTION = {
-    "strength": 500.0, "start_percent": 0.0, "end_percent": 1.0, "every_n_steps": 1,
-    "mode": "exact",
+    "preset": "custom", "strength": 500.0, "start_percent": 0.0, "end_percent": 1.0,
+    "every_n_steps": 1, "mode": "exact",
 }  # fmt: skip
 
 
