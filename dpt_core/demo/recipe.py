@@ -40,6 +40,7 @@ class Recipe:
         sample: scene pairs whose latents are given unit variance.
         previews: pictures drawn and judged at each checkpoint of the denoiser.
         wrong: share of captions in the denoiser's training that are hard negatives.
+        recognition: coefficient of that loss, which the paper does not have.
         text, crops, whole, denoiser, refined, probing, tuning: settings of the stages.
     """
 
@@ -47,6 +48,7 @@ class Recipe:
     sample: int = 256
     previews: int = 24
     wrong: float = 0.15
+    recognition: float = 2.0
     text: LoopConfig = LoopConfig(
         steps=1200, batch_size=128, learning_rate=1e-3, schedule="cosine", warmup=50
     )
@@ -201,6 +203,7 @@ class Kitchen:
         return adapter | {f"lora.{key}": value for key, value in lora_of(task.unet).items()}
 
     def _discriminate(self, stage: str, adapter: nn.Module) -> nn.Module:
+        from ..losses import LossWeights
         from ..shapes.data import ShapesGrounding, ShapesMatching
         from ..training.backbone import PhraseEncoder
         from ..training.discrimination import DiscriminationTask, Pairs, collate
@@ -212,8 +215,9 @@ class Kitchen:
             add_lora(backbone.unet)
         phrases = PhraseEncoder(backbone.tokenizer, backbone.text_encoder)
         task = DiscriminationTask(
-            backbone, adapter.requires_grad_(True), phrases, denoise=tuning, latents=True
-        )
+            backbone, adapter.requires_grad_(True), phrases, denoise=tuning, latents=True,
+            weights=LossWeights(recognition=self.recipe.recognition),
+        )  # fmt: skip
         latents = self._tensors("latents")["latents"]
         data = Pairs(ShapesMatching(latents), ShapesGrounding(latents))
         return self._run(stage, task, data, collate=collate)

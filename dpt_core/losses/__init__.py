@@ -1,6 +1,6 @@
 """The training signal of probing and tuning (arXiv 2403.04321)."""
 
-from .contrastive import MatchingPairs, contrastive_loss
+from .contrastive import MatchingPairs, contrastive_loss, recognition_loss
 from .denoising import box_denoising_loss, denoising_loss, signal_to_noise
 from .grounding import cardinality_error, grounding_losses
 from .probing import Phrases, probing_losses
@@ -16,6 +16,7 @@ __all__ = [
     "denoising_loss",
     "grounding_losses",
     "probing_losses",
+    "recognition_loss",
     "signal_to_noise",
     "weighted_total",
 ]

@@ -18,6 +18,10 @@ PAIRS = (
 is a pass of its own. Noise and timestep are the same in all five."""
 
 
+SAME = 0.99
+"""Cosine from which two texts say the same in other words."""
+
+
 class MatchingPairs(NamedTuple):
     """Matching queries of `B` examples in both directions; candidate 0 is the right one.
 
@@ -90,6 +94,35 @@ def contrastive_loss(
         return cross_entropy(scores * logit_scale, right)
 
     return loss(images, texts), loss(candidates, texts[:, :1])
+
+
+def recognition_loss(pairs: MatchingPairs, logit_scale: torch.Tensor | float) -> torch.Tensor:
+    """Ours, not the paper's: queries name what the image shows, whatever text it is seen with.
+
+    Of every text in the batch, each of the five passes must score highest with the one that is true
+    of its image: `−log softmax_k(scale·max_j cos(q_j, y_k))`. The published loss has three
+    candidates and no signal until scores tell them apart; this one teaches to read images in a
+    hundredth of the steps.
+
+    Args:
+        pairs: three texts and three images per example.
+        logit_scale: factor on the cosines, above 0.
+
+    Returns:
+        A scalar. Texts that say the same as the true one are no candidates.
+    """
+    _check(pairs)
+    seen = torch.cat((pairs.image_queries, pairs.text_queries[:, 1:]), dim=1).float()
+    passes, names = seen.shape[1], pairs.texts.shape[1]
+    shown = torch.arange(passes, device=seen.device).sub(names - 1).clamp(min=0)  # 0, 0, 0, 1, 2
+    queries = normalize(seen.flatten(0, 1), dim=-1)  # [5·B, Q, D]
+    texts = normalize(pairs.texts.float().flatten(0, 1), dim=-1)  # [3·B, D]
+    scores = (queries[:, :, None] * texts).sum(-1).amax(1)  # [5·B, 3·B]
+    first = torch.arange(len(seen), device=seen.device)[:, None] * names
+    right = (first + shown).flatten()
+    same = (texts @ texts.T > SAME)[right]
+    same[torch.arange(len(right)), right] = False
+    return cross_entropy((scores * logit_scale).masked_fill(same, -torch.inf), right)
 
 
 def _check(pairs: MatchingPairs) -> None:

@@ -9,7 +9,7 @@ from torch.nn.functional import normalize
 
 from ..adapter import AdapterOutput, DiscriminativeAdapter
 from ..boxes import Targets
-from .contrastive import MatchingPairs, contrastive_loss
+from .contrastive import MatchingPairs, contrastive_loss, recognition_loss
 from .grounding import DEFAULT_WEIGHTS, grounding_losses
 from .weights import LossWeights, weighted_total
 
@@ -38,7 +38,9 @@ def probing_losses(
 ) -> dict[str, torch.Tensor]:
     """The objective of probing and, with the denoising loss, of tuning.
 
-    `i2t + t2i + ce + 5·bbox + 2·giou + contrastive_align (+ mse)` with the published coefficients.
+    `i2t + t2i + ce + 5·bbox + 2·giou + contrastive_align (+ mse)` with the published coefficients,
+    and `recognition`, which is ours, where its coefficient is not 0.
+
     Call it inside the module that a distributed wrapper wraps: `logit_scale` and the projection of
     tokens are used here and nowhere else.
 
@@ -66,8 +68,11 @@ def probing_losses(
     losses = grounding_losses(
         grounding.logits, grounding.boxes, targets, queries, tokens, mask, weights, box_count
     )
-    i2t, t2i = contrastive_loss(pairs, adapter.logit_scale.float().exp())
+    scale = adapter.logit_scale.float().exp()
+    i2t, t2i = contrastive_loss(pairs, scale)
     losses |= {"contrastive_i2t": i2t, "contrastive_t2i": t2i}
+    if weights.recognition:
+        losses["recognition"] = recognition_loss(pairs, scale)
     if denoising is not None:
         losses["mse"] = denoising
     return losses | {"total": weighted_total(losses, weights)}

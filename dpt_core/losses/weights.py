@@ -14,9 +14,10 @@ COEFFICIENTS = (
     "contrastive_align",
     "contrastive_i2t",
     "contrastive_t2i",
+    "recognition",
     "mse",
 )
-"""Losses that enter the total, under the published names."""
+"""Losses that enter the total, under the published names where the paper has them."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class LossWeights:
         contrastive_align: alignment of grounding queries with the phrase's tokens.
         contrastive_i2t: own image against three texts.
         contrastive_t2i: own text against three images.
+        recognition: images against all texts of the batch; not in the paper, 0 leaves it out.
         mse: denoising loss, in tuning only.
         eos_coef: weight of a query that should say "no object" in the class loss.
         temperature: temperature of the contrastive alignment loss, above 0.
@@ -48,6 +50,7 @@ class LossWeights:
     contrastive_align: float = 1.0
     contrastive_i2t: float = 1.0
     contrastive_t2i: float = 1.0
+    recognition: float = 0.0
     mse: float = 1.0
     eos_coef: float = 0.1
     temperature: float = 0.07

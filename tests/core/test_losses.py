@@ -21,6 +21,7 @@ from dpt_core.losses import (
     denoising_loss,
     grounding_losses,
     probing_losses,
+    recognition_loss,
     weighted_total,
 )
 from dpt_core.losses.contrastive import PAIRS
@@ -346,3 +347,31 @@ def test_bad_settings_are_named():
         grounding_hits(torch.zeros(1, 1, 4), torch.zeros(1, 1), torch.zeros(1, 4), top=2)
     with pytest.raises(ValueError, match="boxes and truth must be"):
         grounding_hits(torch.zeros(1, 1, 4), torch.zeros(1, 1), torch.zeros(2, 4))
+
+
+def test_recognition_rewards_naming_what_the_image_shows():
+    """Whatever text an image is seen with: own, own, own, hard, random in the five passes."""
+    texts = torch.eye(12)[:6].view(2, 3, 12)
+    shown = torch.stack([texts[:, place] for place in (0, 0, 0, 1, 2)])  # [5, B, D]
+    right = MatchingPairs.from_passes(shown.flatten(0, 1)[:, None], texts)
+    assert recognition_loss(right, 50.0) < 1e-6
+    conditioned = torch.stack([texts[:, place] for place in (0, 1, 2, 0, 0)])
+    parrot = MatchingPairs.from_passes(conditioned.flatten(0, 1)[:, None], texts)
+    assert recognition_loss(parrot, 50.0) > 20
+    chance = MatchingPairs.from_passes(torch.ones(10, 1, 12), texts)
+    assert recognition_loss(chance, 50.0) == pytest.approx(math.log(6))
+
+
+def test_recognition_does_not_tell_paraphrases_apart():
+    texts = torch.eye(12)[:6].view(2, 3, 12).clone()
+    texts[1] = texts[0]
+    shown = torch.stack([texts[:, place] for place in (0, 0, 0, 1, 2)])
+    pairs = MatchingPairs.from_passes(shown.flatten(0, 1)[:, None], texts)
+    assert recognition_loss(pairs, 50.0) < 1e-6
+
+
+def test_recognition_is_left_out_by_default():
+    assert LossWeights().recognition == 0
+    losses = {"ce": torch.tensor(1.0), "recognition": torch.tensor(3.0)}
+    assert weighted_total(losses, LossWeights()) == 1
+    assert weighted_total(losses, LossWeights(recognition=2.0)) == 7
