@@ -1,8 +1,8 @@
 """How the demo model is made: `dpt train demo FOLDER` runs every stage, each resumable.
 
 text → crops → whole (the autoencoder, on crops and then on whole pictures) → latents → denoiser →
-refined (the same, once more from a high learning rate) → probing → tuning → files. With
-`accelerate launch` several processes share the work of a stage.
+refined (the same, once more from a high learning rate) → features → probing → tuning → files. With
+`torchrun --nproc-per-node 2 -m dpt_core train demo FOLDER` two processes share a stage's work.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from ..losses import LossWeights
 from ..training.loop import LoopConfig, train
 from ..training.lora import lora_of
 from . import model
@@ -27,7 +28,7 @@ SEED = 0
 CAPTIONS = 10**6
 """Captions and crops are drawn anew all the time; there are more than any run sees."""
 
-ALONE = ("latents", "files")
+ALONE = ("latents", "features", "files")
 """Stages that one process does."""
 
 
@@ -40,6 +41,7 @@ class Recipe:
         sample: scene pairs whose latents are given unit variance.
         previews: pictures drawn and judged at each checkpoint of the denoiser.
         wrong: share of captions in the denoiser's training that are hard negatives.
+        seen: pairs whose features the adapter sees in probing.
         recognition: coefficient of that loss, which the paper does not have.
         text, crops, whole, denoiser, refined, probing, tuning: settings of the stages.
     """
@@ -48,7 +50,8 @@ class Recipe:
     sample: int = 256
     previews: int = 24
     wrong: float = 0.15
-    recognition: float = 2.0
+    seen: int = 6144
+    recognition: float = 4.0
     text: LoopConfig = LoopConfig(
         steps=1200, batch_size=128, learning_rate=1e-3, schedule="cosine", warmup=50
     )
@@ -68,13 +71,16 @@ class Recipe:
         steps=2400, batch_size=16, learning_rate=8e-4, schedule="cosine", warmup=50,
         ema=0.998, seed=1338, save_every=500,
     )  # fmt: skip
-    probing: LoopConfig = LoopConfig(steps=3000, batch_size=16, learning_rate=3e-4, warmup=100)
+    probing: LoopConfig = LoopConfig(
+        steps=4000, batch_size=16, learning_rate=1e-3, schedule="cosine", warmup=100,
+        save_every=500,
+    )  # fmt: skip
     tuning: LoopConfig = LoopConfig(
-        steps=1500, batch_size=16, learning_rate=3e-4, schedule="cosine"
+        steps=400, batch_size=8, learning_rate=5e-4, schedule="cosine", save_every=100
     )
     stages: tuple[str, ...] = field(
         default=(
-            "text", "crops", "whole", "latents", "denoiser", "refined", "probing",
+            "text", "crops", "whole", "latents", "denoiser", "refined", "features", "probing",
             "tuning", "files",
         ),
         init=False,
@@ -185,42 +191,73 @@ class Kitchen:
         done = self._run(stage, task, data, preview=self._preview(backbone))
         return done.unet.state_dict()
 
-    def _probing(self) -> dict[str, torch.Tensor]:
+    def _features(self) -> dict[str, torch.Tensor]:
+        """What the adapter sees in probing; the UNet is frozen there, so one pass of each will do.
+
+        `features` `[N, 6, C, h, w]`, `timesteps` `[N]`, `texts` `[N, 3, D]`.
+        """
+        from torch.utils.data import DataLoader, Subset
+        from tqdm.auto import tqdm
+
         from ..adapter import DiscriminativeAdapter
+        from ..training.discrimination import DiscriminationTask, Pairs, collate
 
         torch.manual_seed(SEED)
-        return self._discriminate(
-            "probing", DiscriminativeAdapter(model.ADAPTER)
-        ).adapter.state_dict()
+        backbone = self.backbone(self._load("refined", model.new_unet()))
+        task = DiscriminationTask(backbone, DiscriminativeAdapter(model.ADAPTER), latents=True)
+        matching, grounding = self._pairs()
+        examples = Subset(Pairs(matching, grounding), range(self.recipe.seen))
+        seen = []
+        with torch.no_grad():
+            for batch in tqdm(DataLoader(examples, 16, collate_fn=collate), desc="features"):
+                features, timesteps, texts, _ = task.see(batch)[0]
+                seen.append((features.transpose(0, 1).half(), timesteps, texts))
+        names = ("features", "timesteps", "texts")
+        parts = zip(*seen, strict=True)
+        return {name: torch.cat(part) for name, part in zip(names, parts, strict=True)}
 
-    def _tuning(self) -> dict[str, torch.Tensor]:
+    def _probing(self) -> dict[str, torch.Tensor]:
         from ..adapter import DiscriminativeAdapter
+        from ..training.discrimination import ProbingTask, SeenBefore, collate_seen
 
         torch.manual_seed(SEED)
         adapter = DiscriminativeAdapter(model.ADAPTER)
-        task = self._discriminate("tuning", self._load("probing", adapter))
-        adapter = {f"adapter.{key}": value for key, value in task.adapter.state_dict().items()}
-        return adapter | {f"lora.{key}": value for key, value in lora_of(task.unet).items()}
+        task = ProbingTask(adapter, self._phrases(), self._weights)
+        data = SeenBefore(self._tensors("features"), self._pairs()[1])
+        return self._run("probing", task, data, collate=collate_seen).adapter.state_dict()
 
-    def _discriminate(self, stage: str, adapter: nn.Module) -> nn.Module:
-        from ..losses import LossWeights
-        from ..shapes.data import ShapesGrounding, ShapesMatching
-        from ..training.backbone import PhraseEncoder
+    def _tuning(self) -> dict[str, torch.Tensor]:
+        from ..adapter import DiscriminativeAdapter
         from ..training.discrimination import DiscriminationTask, Pairs, collate
         from ..training.lora import add_lora
 
+        torch.manual_seed(SEED)
         backbone = self.backbone(self._load("refined", model.new_unet()))
-        tuning = stage == "tuning"
-        if tuning:
-            add_lora(backbone.unet)
-        phrases = PhraseEncoder(backbone.tokenizer, backbone.text_encoder)
+        add_lora(backbone.unet)
+        adapter = self._load("probing", DiscriminativeAdapter(model.ADAPTER))
         task = DiscriminationTask(
-            backbone, adapter.requires_grad_(True), phrases, denoise=tuning, latents=True,
-            weights=LossWeights(recognition=self.recipe.recognition),
-        )  # fmt: skip
+            backbone, adapter, self._phrases(), self._weights, denoise=True, latents=True
+        )
+        task = self._run("tuning", task, Pairs(*self._pairs()), collate=collate)
+        adapter = {f"adapter.{key}": value for key, value in task.adapter.state_dict().items()}
+        return adapter | {f"lora.{key}": value for key, value in lora_of(task.unet).items()}
+
+    def _pairs(self) -> tuple[Any, Any]:
+        """Matching and grounding examples."""
+        from ..shapes.data import ShapesGrounding, ShapesMatching
+
         latents = self._tensors("latents")["latents"]
-        data = Pairs(ShapesMatching(latents), ShapesGrounding(latents))
-        return self._run(stage, task, data, collate=collate)
+        return ShapesMatching(latents), ShapesGrounding(latents)
+
+    def _phrases(self) -> nn.Module:
+        from ..training.backbone import PhraseEncoder
+
+        tokenizer = model.load_tokenizer()
+        return PhraseEncoder(tokenizer, self._load("text", model.new_text_encoder(tokenizer)))
+
+    @property
+    def _weights(self) -> LossWeights:
+        return LossWeights(recognition=self.recipe.recognition)
 
     def _files(self) -> dict[str, torch.Tensor]:
         """What ships, in half precision: `files/{unet,vae,text_encoder,dpt}.safetensors`."""

@@ -8,7 +8,7 @@ also denoises.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from ..adapter import DiscriminativeAdapter
 from ..boxes import Targets
 from ..features import FeatureTap, read_features
-from ..losses import LossWeights, MatchingPairs, denoising_loss, probing_losses
+from ..losses import LossWeights, MatchingPairs, Phrases, denoising_loss, probing_losses
 from .backbone import Backbone, PhraseEncoder
 from .base.denoiser import target_of
 from .data.examples import GroundingExample, MatchingExample
@@ -31,14 +31,73 @@ class Examples(NamedTuple):
     grounding: Sequence[GroundingExample]
 
 
-class DiscriminationTask(nn.Module):
-    """The published objective of probing and tuning.
+class Seen(NamedTuple):
+    """What the adapter sees of `B` examples.
+
+    Attributes:
+        features: `[6, B, C, h, w]` at the tap, in the passes of
+            :data:`~dpt_core.losses.contrastive.PAIRS`, then with the referring expression.
+        timesteps: `[B]`.
+        texts: `[B, 3, D]` text vectors: own, hard negative, random.
+        grounding: what the sixth pass shows.
+    """
+
+    features: torch.Tensor
+    timesteps: torch.Tensor
+    texts: torch.Tensor
+    grounding: Sequence[GroundingExample]
+
+
+class ProbingTask(nn.Module):
+    """The published objective of probing, on features of a frozen UNet that are there already.
 
     Args:
-        backbone: the model; its UNet is trained where its parameters require a gradient.
         adapter: the adapter, trained.
         phrases: encoder of the referring expressions; None leaves the alignment loss out.
         weights: coefficients of the losses.
+    """
+
+    def __init__(
+        self,
+        adapter: DiscriminativeAdapter,
+        phrases: PhraseEncoder | None = None,
+        weights: LossWeights | None = None,
+    ) -> None:
+        super().__init__()
+        self.adapter, self._weights = adapter, weights or LossWeights()
+        self._phrases = [phrases]  # in a list: frozen, so no part of the checkpoint
+        if phrases is None:  # a distributed wrapper refuses weights that nothing trains
+            adapter.contrastive_align_projection_image.requires_grad_(False)
+            adapter.contrastive_align_projection_text.requires_grad_(False)
+
+    def forward(self, seen: Seen, denoising: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+        timesteps, (*matching, grounding) = seen.timesteps, seen.features.float()
+        queries = self.adapter.match(torch.cat(matching), timesteps.repeat(len(matching)))
+        found = self.adapter(grounding, timesteps)
+        phrases, targets = self._targets(seen.grounding, timesteps.device)
+        pairs = MatchingPairs.from_passes(queries, seen.texts)
+        return probing_losses(
+            self.adapter, found, targets, pairs, phrases, denoising, self._weights
+        )  # fmt: skip
+
+    def _targets(
+        self, grounding: Sequence[GroundingExample], device: torch.device
+    ) -> tuple[Phrases | None, Targets]:
+        boxes = [example.boxes for example in grounding]
+        (encoder,) = self._phrases
+        if encoder is None:
+            named = [torch.ones(len(each), 1, dtype=torch.bool) for each in boxes]
+            return None, Targets.join(boxes, named).to(device)
+        phrases, named = encoder(grounding)
+        return phrases, Targets.join(boxes, named).to(device)
+
+
+class DiscriminationTask(ProbingTask):
+    """The published objective of probing and tuning, the UNet's passes included.
+
+    Args:
+        backbone: the model; its UNet is trained where its parameters require a gradient.
+        adapter, phrases, weights: as in :class:`ProbingTask`.
         denoise: add the denoising loss (tuning).
         latents: the examples hold scaled latents in place of pictures.
     """
@@ -53,14 +112,9 @@ class DiscriminationTask(nn.Module):
         denoise: bool = False,
         latents: bool = False,
     ) -> None:
-        super().__init__()
-        self.adapter, self.unet = adapter, backbone.unet
-        self._backbone, self._weights = backbone, weights or LossWeights()
-        self._phrases = [phrases]  # in a list: frozen, so no part of the checkpoint
+        super().__init__(adapter, phrases, weights)
+        self.unet, self._backbone = backbone.unet, backbone
         self._denoise, self._latents = denoise, latents
-        if phrases is None:  # a distributed wrapper refuses weights that nothing trains
-            adapter.contrastive_align_projection_image.requires_grad_(False)
-            adapter.contrastive_align_projection_text.requires_grad_(False)
 
     def train(self, mode: bool = True) -> DiscriminationTask:
         """Dropout belongs to the adapter; the UNet stays in eval mode, as published."""
@@ -69,6 +123,10 @@ class DiscriminationTask(nn.Module):
         return self
 
     def forward(self, batch: Examples) -> dict[str, torch.Tensor]:
+        return super().forward(*self.see(batch))
+
+    def see(self, batch: Examples) -> tuple[Seen, torch.Tensor | None]:
+        """Run the UNet's six passes on fresh noise; in tuning, also give the denoising loss."""
         matching, grounding = batch
         size = len(matching)
         clean = self._clean(matching, grounding)  # [4, B, C, h, w]: own, hard, random, grounding
@@ -83,21 +141,9 @@ class DiscriminationTask(nn.Module):
         context = torch.cat((wrong, random, mine, mine, expression))
         rest = self._features(noisy, timesteps.repeat(5), context)
         first, denoising = self._first_pass(own, timesteps, mine, clean[0], noise)
-        queries = self.adapter.match(
-            torch.cat((first, rest[: 4 * size])).float(), timesteps.repeat(5)
-        )
-        vectors = text.vectors.chunk(4)[:3]
-        found = self.adapter(rest[4 * size :].float(), timesteps)
-        phrases, targets = self._targets(grounding)
-        return probing_losses(
-            self.adapter,
-            found,
-            targets,
-            MatchingPairs.from_passes(queries, torch.stack(vectors, dim=1)),
-            phrases,
-            denoising,
-            self._weights,
-        )
+        features = torch.cat((first, rest)).unflatten(0, (6, size))
+        vectors = torch.stack(text.vectors.chunk(4)[:3], dim=1)
+        return Seen(features, timesteps, vectors, grounding), denoising
 
     def _clean(
         self, matching: Sequence[MatchingExample], grounding: Sequence[GroundingExample]
@@ -134,16 +180,6 @@ class DiscriminationTask(nn.Module):
         schedule = scheduler.alphas_cumprod.to(noisy.device)
         return tap.features, denoising_loss(prediction, target, timesteps, schedule, gamma)
 
-    def _targets(self, grounding: Sequence[GroundingExample]) -> tuple:
-        device = self.unet.device
-        boxes = [example.boxes for example in grounding]
-        (encoder,) = self._phrases
-        if encoder is None:
-            named = [torch.ones(len(each), 1, dtype=torch.bool) for each in boxes]
-            return None, Targets.join(boxes, named).to(device)
-        phrases, named = encoder(grounding)
-        return phrases, Targets.join(boxes, named).to(device)
-
 
 class Pairs(Dataset):
     """A matching and a grounding example at a time; the shorter data set starts over."""
@@ -166,3 +202,30 @@ class Pairs(Dataset):
 def collate(pairs: Sequence[tuple[MatchingExample, GroundingExample]]) -> Examples:
     """A batch of :class:`Pairs`."""
     return Examples(*zip(*pairs, strict=True))
+
+
+class SeenBefore(Dataset):
+    """Features that were kept, with their grounding examples; see :class:`Seen`.
+
+    Args:
+        kept: `features` `[N, 6, C, h, w]`, `timesteps` `[N]` and `texts` `[N, 3, D]`.
+        grounding: the data set that example n's grounding is entry n of.
+    """
+
+    def __init__(
+        self, kept: Mapping[str, torch.Tensor], grounding: Dataset[GroundingExample]
+    ) -> None:
+        self._kept, self._grounding = kept, grounding
+
+    def __len__(self) -> int:
+        return len(self._kept["timesteps"])
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, ...]:
+        names = ("features", "timesteps", "texts")
+        return *(self._kept[name][index] for name in names), self._grounding[index]
+
+
+def collate_seen(examples: Sequence[tuple]) -> Seen:
+    """A batch of :class:`SeenBefore`."""
+    features, timesteps, texts, grounding = zip(*examples, strict=True)
+    return Seen(torch.stack(features, dim=1), torch.stack(timesteps), torch.stack(texts), grounding)

@@ -18,7 +18,14 @@ from dpt_core.shapes.data import ShapesDenoising, ShapesGrounding, ShapesMatchin
 from dpt_core.shapes.scene import CANVAS, render
 from dpt_core.training.backbone import Backbone, PhraseEncoder
 from dpt_core.training.base.denoiser import DenoiserTask
-from dpt_core.training.discrimination import DiscriminationTask, Pairs, collate
+from dpt_core.training.discrimination import (
+    DiscriminationTask,
+    Pairs,
+    ProbingTask,
+    SeenBefore,
+    collate,
+    collate_seen,
+)
 from dpt_core.training.lora import add_lora, lora_of
 
 LATENTS = torch.randn(4, 2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -174,3 +181,22 @@ def test_random_third_is_another_scene():
         pair = scene_pair(0, index)
         assert example.captions[:2] == (pair.text, pair.wrong_text)
         assert not torch.equal(example.images[2], example.images[0])
+
+
+def test_probing_on_kept_features_is_probing(backbone):
+    """Features that were computed before give the losses of passes that are made now."""
+    adapter = DiscriminativeAdapter(model.ADAPTER)
+    phrases = PhraseEncoder(backbone.tokenizer, backbone.text_encoder)
+    examples = batch(3)
+    task = DiscriminationTask(backbone, adapter, phrases, latents=True)
+    torch.manual_seed(1)
+    fresh = task(examples)
+    torch.manual_seed(1)
+    features, timesteps, texts, grounding = task.see(examples)[0]
+    kept = {"features": features.transpose(0, 1), "timesteps": timesteps, "texts": texts}
+    data = SeenBefore(kept, grounding)
+    assert len(data) == 3
+    later = ProbingTask(adapter, phrases)(collate_seen([data[index] for index in range(3)]))
+    assert later.keys() == fresh.keys()
+    for name, value in fresh.items():
+        torch.testing.assert_close(later[name], value)
