@@ -306,7 +306,7 @@ class Kitchen:
             pipeline = model.pipeline(backbone)
             generators = [torch.Generator().manual_seed(index) for index in range(len(pairs))]
             pictures = pipeline(
-                [pair.text for pair in pairs], num_inference_steps=20, guidance_scale=4.0,
+                [pair.text for pair in pairs], num_inference_steps=20, guidance_scale=2.5,
                 generator=generators, output_type="np",
             ).images  # fmt: skip
             held = [

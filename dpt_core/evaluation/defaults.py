@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 STEPS = 20
-GUIDANCE = 4.0
+GUIDANCE = 2.5
 
 STRENGTH = 0.5
 START_PERCENT = 0.0
