@@ -5,11 +5,11 @@ from __future__ import annotations
 STEPS = 20
 GUIDANCE = 2.5
 
-STRENGTH = 0.5
+STRENGTH = 0.1
 START_PERCENT = 0.0
-END_PERCENT = 1.0
+END_PERCENT = 0.5
 EVERY_N_STEPS = 1
-RULE = "published"
+RULE = "normalised"
 INNER_STEPS = 1
 
 BATCH_SIZE = 32
