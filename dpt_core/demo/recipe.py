@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from ..distributed import process_state
 from ..losses import LossWeights
 from ..training.loop import LoopConfig, train
 from ..training.lora import lora_of
@@ -106,9 +107,7 @@ class Kitchen:
             ValueError: no such stage.
             dpt_core.training.loop.Interrupted: a stage was asked to stop.
         """
-        from accelerate import PartialState
-
-        stages, processes = self.recipe.stages, PartialState()
+        stages, processes = self.recipe.stages, process_state()
         if until not in stages:
             raise ValueError(f"the stages are {', '.join(stages)}; got {until!r}")
         for stage in stages[: stages.index(until) + 1]:

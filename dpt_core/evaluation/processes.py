@@ -1,4 +1,4 @@
-"""Many processes that share a run's batches, as `accelerate launch` starts them."""
+"""Many processes that share a run's batches, as `accelerate launch` or `torchrun` starts them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+
+from ..distributed import process_state
 
 PATIENCE = timedelta(days=7)
 """How long a process that is done waits for the others."""
@@ -47,9 +49,7 @@ class Processes:
     """
 
     def __init__(self, device: str = "cpu") -> None:
-        from accelerate import PartialState
-
-        self._state = PartialState(timeout=PATIENCE)
+        self._state = process_state(device == "cpu", timeout=PATIENCE)
         self.share = Share(self._state.process_index, self._state.num_processes)
         self.main = self._state.is_main_process
         self.device = device

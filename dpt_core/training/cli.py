@@ -140,9 +140,9 @@ def _settings(
 
 def _device(cpu: bool) -> object:
     """This process's device, as accelerate deals them out."""
-    from accelerate import PartialState
+    from ..distributed import process_state
 
-    return PartialState(cpu=cpu).device
+    return process_state(cpu).device
 
 
 def _report(work, *arguments) -> None:

@@ -22,6 +22,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from ..distributed import process_state
+
 logger = logging.getLogger(__name__)
 
 Losses = Mapping[str, torch.Tensor]
@@ -158,6 +160,7 @@ class Run:
         from transformers import get_scheduler
 
         self.config, self.folder, self.step = config, folder, 0
+        process_state()  # before Accelerator, which takes it over
         self._accelerator = Accelerator(
             mixed_precision=config.precision, gradient_accumulation_steps=config.accumulate
         )

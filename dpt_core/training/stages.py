@@ -11,6 +11,7 @@ import torch
 from ..adapter import DiscriminativeAdapter
 from ..checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ..config import AdapterConfig
+from ..distributed import process_state
 from ..features import tap_channels
 from ..losses import LossWeights
 from .backbone import Backbone, PhraseEncoder
@@ -97,9 +98,7 @@ class Sources:
             self.grounding, {".jsonl": JsonlGrounding, ".json": RefCoco}
         )(self.grounding, size=config.size, images=self.images, seed=seed)
         if self.latents is not None:
-            from accelerate import PartialState
-
-            with PartialState().main_process_first():
+            with process_state().main_process_first():
                 for part, folder in ((matching, "matching"), (grounding, "grounding")):
                     precompute(part, backbone.encode, self.latents / folder, vae=name)
             matching = with_latents(matching, self.latents / "matching", vae=name)
@@ -203,8 +202,6 @@ def _train(
     config: StageConfig,
     name: str,
 ) -> Path:
-    from accelerate import PartialState
-
     data = sources.open(backbone, config, name)
     task = DiscriminationTask(
         backbone,
@@ -217,7 +214,7 @@ def _train(
     task = train(task, data, config.loop, output, collate=collate)
     path = output / f"{stage}.safetensors"
     lora = lora_of(task.unet) if stage == "dpt" else {}
-    if PartialState().is_main_process:
+    if process_state().is_main_process:
         save_checkpoint(path, Checkpoint(adapter.config, task.adapter, lora))
     logger.info("wrote %s", path)
     return path

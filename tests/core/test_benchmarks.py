@@ -115,8 +115,7 @@ app()
 def test_two_processes_equal_one(model_folder, given, unbroken, tmp_path):
     script, path = tmp_path / "launched.py", tmp_path / "run"
     script.write_text(LAUNCHED)
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
-    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     words = [Path(__file__).parents[1], torch.get_num_threads()]
     words += ["evaluate", "generation", model_folder, path, *given]
     threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}

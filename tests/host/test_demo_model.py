@@ -113,7 +113,7 @@ def test_same_autoencoder(host, pipeline):
 CORRECTIONS = {
     "plain": None,
     "published": {"strength": 20.0},
-    "normalised": {"strength": 0.05, "step": "normalised", "inner_steps": 2},
+    "normalised": {"strength": 0.02, "step": "normalised", "inner_steps": 2},
 }
 
 
