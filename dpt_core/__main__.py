@@ -1,4 +1,4 @@
-"""`python -m dpt_core`, for `accelerate launch -m dpt_core` and `torchrun -m dpt_core`: the `dpt` command."""
+"""`python -m dpt_core`, for `accelerate launch -m` and `torchrun -m`: the `dpt` command."""
 
 from .cli import app
 

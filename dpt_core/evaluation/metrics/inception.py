@@ -125,7 +125,7 @@ def frechet_distance(real: Iterable[np.ndarray], generated: Iterable[np.ndarray]
         number = 0
         for batch in batches:
             if metric is None:
-                metric = FrechetInceptionDistance(_given(batch.shape[1]))
+                metric = FrechetInceptionDistance(_given(batch.shape[1]), sync_on_compute=False)
             metric.update(torch.from_numpy(batch).double(), real=is_real)
             number += len(batch)
         if number < 2:
@@ -155,7 +155,8 @@ def inception_score(
         raise ValueError("an Inception score needs pictures; got none")
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")  # on memory; on the deviation of a single split
-        metric = Score(_given(batches[0].shape[1]), splits=min(splits, number))
+        width, splits = batches[0].shape[1], min(splits, number)
+        metric = Score(_given(width), splits=splits, sync_on_compute=False)
         for batch in batches:
             metric.update(batch.double())
         torch.manual_seed(seed)
