@@ -22,7 +22,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ..distributed import process_state
+from ..distributed import without_gpu
 
 logger = logging.getLogger(__name__)
 
@@ -160,9 +160,10 @@ class Run:
         from transformers import get_scheduler
 
         self.config, self.folder, self.step = config, folder, 0
-        process_state()  # before Accelerator, which takes it over
         self._accelerator = Accelerator(
-            mixed_precision=config.precision, gradient_accumulation_steps=config.accumulate
+            mixed_precision=config.precision,
+            gradient_accumulation_steps=config.accumulate,
+            cpu=without_gpu(),
         )
         self._trained = [value for value in task.parameters() if value.requires_grad]
         optimizer = torch.optim.AdamW(
@@ -241,6 +242,7 @@ class Run:
         """Write the checkpoint, complete or not at all, then losses, curves and previews."""
         partial, whole = self.folder / "checkpoint.partial", self.folder / "checkpoint"
         self._accelerator.save_state(str(partial))
+        self._accelerator.wait_for_everyone()  # each process has a file of its own in it
         if not self._accelerator.is_main_process:
             return
         (partial / "step.json").write_text(json.dumps({"step": self.step}))
@@ -289,6 +291,19 @@ class Run:
 
     def _open(self) -> None:
         """Create the folder, or take up the run that it holds."""
+        with self._accelerator.main_process_first():  # the others find what the first one wrote
+            self._settle()
+        whole = self.folder / "checkpoint"
+        if not whole.exists():
+            return
+        self._accelerator.load_state(str(whole))
+        self.step = json.loads((whole / "step.json").read_text())["step"]
+        with (self.folder / "losses.csv").open(newline="") as file:
+            rows = [{**row, "step": int(row["step"])} for row in csv.DictReader(file)]
+        self._rows = [row for row in rows if row["step"] <= self.step]
+
+    def _settle(self) -> None:
+        """Write the settings, or check them against those that are there."""
         self.folder.mkdir(parents=True, exist_ok=True)
         ours = json.loads(json.dumps(asdict(self.config)))
         path = self.folder / "config.json"
@@ -304,13 +319,6 @@ class Run:
         old, whole = self.folder / "checkpoint.old", self.folder / "checkpoint"
         if old.exists() and not whole.exists():  # killed between two renames
             old.replace(whole)
-        if not whole.exists():
-            return
-        self._accelerator.load_state(str(whole))
-        self.step = json.loads((whole / "step.json").read_text())["step"]
-        with (self.folder / "losses.csv").open(newline="") as file:
-            rows = [{**row, "step": int(row["step"])} for row in csv.DictReader(file)]
-        self._rows = [row for row in rows if row["step"] <= self.step]
 
     def _write_losses(self) -> None:
         from ..plots import loss_curves
