@@ -25,6 +25,8 @@ from .timing import Run, interleaved, peak_memory, ratios
 
 HOSTS = {"comfyui": in_comfyui, "diffusers": in_diffusers}
 PARTS = ("steps", "work", "startup")
+SMALL = ("demo", "sd15", "sd21")
+SEVERAL = " Repeat for several."
 
 
 class Precision(str, Enum):
@@ -37,17 +39,9 @@ class Precision(str, Enum):
 
 def main(
     output: Annotated[Path, typer.Option(help="Where the JSON goes.")] = Path("benchmarks.json"),
-    part: Annotated[
-        list[str], typer.Option(help=f"{', '.join(PARTS)}; repeat for several.")
-    ] = list(  # noqa: B006
-        PARTS
-    ),
-    unet: Annotated[list[str], typer.Option(help=f"{', '.join(UNETS)}; repeat for several.")] = [  # noqa: B006
-        "demo",
-        "sd15",
-        "sd21",
-    ],
-    host: Annotated[list[str], typer.Option(help="comfyui, diffusers.")] = list(HOSTS),  # noqa: B006
+    part: Annotated[list[str], typer.Option(help=f"{', '.join(PARTS)}.{SEVERAL}")] = [*PARTS],  # noqa: B006
+    unet: Annotated[list[str], typer.Option(help=f"{', '.join(UNETS)}.{SEVERAL}")] = [*SMALL],  # noqa: B006
+    host: Annotated[list[str], typer.Option(help=f"{', '.join(HOSTS)}.{SEVERAL}")] = [*HOSTS],  # noqa: B006
     side: Annotated[
         int, typer.Option(min=8, help="Of the latent: pixels / 8. The demo has 16.")
     ] = 32,

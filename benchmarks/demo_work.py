@@ -13,6 +13,7 @@ from dpt_core.adapter import DiscriminativeAdapter
 from dpt_core.backends.diffusers import score_function
 from dpt_core.demo import model
 from dpt_core.demo.load import load_demo
+from dpt_core.features import read_features
 from dpt_core.measure import alignment_scores, conditioning, encode_pictures, text_vectors
 from dpt_core.shapes.data import ShapesDenoising, ShapesGrounding, ShapesMatching
 from dpt_core.training.backbone import Backbone, PhraseEncoder
@@ -87,12 +88,11 @@ def probing(device: str, batch: int = 4) -> dict[str, Run]:
     examples = collate([pairs[index] for index in range(batch)])
     noisy = torch.randn(6 * batch, 4, 16, 16, device=device)
     context = backbone.read(["a red circle"] * (6 * batch)).context
-    timesteps = torch.full((batch,), 500, device=device)
+    timesteps = torch.full((6 * batch,), 500, device=device)
 
     def bare() -> None:
         with torch.no_grad():
-            task._features(noisy[: 5 * batch], timesteps.repeat(5), context[: 5 * batch])
-            task._features(noisy[5 * batch :], timesteps, context[5 * batch :])
+            read_features(unet, adapter.config.tap, lambda: unet(noisy, timesteps, context))
 
     def step() -> None:
         task(examples)["total"].backward()

@@ -42,13 +42,16 @@ def build(name: str, device: str, dtype: torch.dtype, batch: int, side: int) -> 
         device, dtype: of the UNet; the adapter is float32.
         batch: pictures.
         side: of the latent.
+
+    Call :func:`benchmarks.in_comfyui.enter` before: the tests' helpers live beside the host.
     """
     from diffusers import UNet2DConditionModel
+    from tiny_models import randomise
 
     with torch.device("meta"):
         unet = UNet2DConditionModel(**UNETS[name])
     unet = unet.to(dtype).to_empty(device=device).requires_grad_(False).eval()
-    fill(unet)
+    randomise(unet, seed=0)
     config = adapter_config(name)
     adapter = DiscriminativeAdapter(config).requires_grad_(False).eval().to(device)
     text = torch.randn(batch, config.text_width, device=device)
@@ -77,14 +80,3 @@ def build(name: str, device: str, dtype: torch.dtype, batch: int, side: int) -> 
     return {
         "plain": run(None), "off": run(0.0), "exact": run(0.5), "published": run(0.5, whole=True),
     }  # fmt: skip
-
-
-@torch.no_grad()
-def fill(module: torch.nn.Module, seed: int = 0) -> None:
-    """Random weights that keep activations at unit scale."""
-    torch.manual_seed(seed)
-    for name, tensor in module.state_dict().items():
-        if tensor.ndim > 1:
-            tensor.normal_(std=tensor[0].numel() ** -0.5)
-        else:
-            tensor.fill_(float("norm" in name and name.endswith("weight")))

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ..distributed import process_state
+from ..evaluation import defaults
 from ..losses import LossWeights
 from ..training.loop import LoopConfig, train
 from ..training.lora import lora_of
@@ -305,7 +306,8 @@ class Kitchen:
             pipeline = model.pipeline(backbone)
             generators = [torch.Generator().manual_seed(index) for index in range(len(pairs))]
             pictures = pipeline(
-                [pair.text for pair in pairs], num_inference_steps=20, guidance_scale=2.5,
+                [pair.text for pair in pairs], num_inference_steps=defaults.STEPS,
+                guidance_scale=defaults.GUIDANCE,
                 generator=generators, output_type="np",
             ).images  # fmt: skip
             held = [

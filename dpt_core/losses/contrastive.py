@@ -100,9 +100,8 @@ def recognition_loss(pairs: MatchingPairs, logit_scale: torch.Tensor | float) ->
     """Ours, not the paper's: queries name what the image shows, whatever text it is seen with.
 
     Of every text in the batch, each of the five passes must score highest with the one that is true
-    of its image: `−log softmax_k(scale·max_j cos(q_j, y_k))`. The published loss has three
-    candidates and no signal until scores tell them apart; this one teaches to read images in a
-    hundredth of the steps.
+    of its image: `−log softmax_k(scale·max_j cos(q_j, y_k))`. The published loss compares
+    three candidates, each read with its own text, and hardly moves until scores tell those apart.
 
     Args:
         pairs: three texts and three images per example.

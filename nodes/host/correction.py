@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from comfy.patcher_extension import WrappersMP
 
+from ...dpt_core.evaluation import defaults
 from ...dpt_core.self_correction import step
 from .adapter import LoadedAdapter
 from .rows import ConditionalRows, ModelCall, conditional_rows
@@ -65,10 +66,13 @@ class Correction:
 
 PRESETS = {
     "fast": Correction(0.1, 0.0, 0.3, 2, "exact", "normalised"),
-    "balanced": Correction(0.1, 0.0, 0.5, 1, "exact", "normalised"),
+    "balanced": Correction(
+        defaults.STRENGTH, defaults.START_PERCENT, defaults.END_PERCENT, defaults.EVERY_N_STEPS,
+        step=defaults.RULE, inner_steps=defaults.INNER_STEPS,
+    ),
     "published": Correction(),
-}
-"""Settings by name, chosen on the shapes world (`dpt evaluate sweep`); published is the paper's."""
+}  # fmt: skip
+"""Settings by name, from a few trials in the shapes world; published is the paper's."""
 
 CUSTOM = "custom"
 

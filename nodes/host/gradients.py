@@ -164,7 +164,7 @@ def _copy(tensor: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor | None:
 def recomputed(model: nn.Module) -> Iterator[None]:
     """Keep only what goes into each block of a UNet, and compute the block again on the way back.
 
-    Takes about a quarter of the memory, for one more forward pass to the tap.
+    Takes less memory, for one more forward pass to the tap.
     """
     blocks = [
         part for part in model.modules() if isinstance(part, (ResBlock, BasicTransformerBlock))
