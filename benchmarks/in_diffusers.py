@@ -62,12 +62,14 @@ def build(name: str, device: str, dtype: torch.dtype, batch: int, side: int) -> 
         unconditional, conditional = unet(latents, timestep, context, **more).sample.chunk(2)
         unconditional + GUIDANCE * (conditional - unconditional)
 
-    def run(strength: float | None, whole: bool = False) -> Callable[[], list[float]]:
+    def run(
+        strength: float | None, mode: str = "exact", whole: bool = False
+    ) -> Callable[[], list[float]]:
         def timed() -> list[float]:
             correcting = (
                 nullcontext()
                 if strength is None
-                else backend.self_correcting(unet, adapter, text, strength)
+                else backend.self_correcting(unet, adapter, text, strength, mode=mode)
             )
             published = patch.object(backend, "score_function", whole_unet_score)
             with torch.no_grad(), correcting, published if whole else nullcontext():
@@ -78,5 +80,6 @@ def build(name: str, device: str, dtype: torch.dtype, batch: int, side: int) -> 
         return timed
 
     return {
-        "plain": run(None), "off": run(0.0), "exact": run(0.5), "published": run(0.5, whole=True),
+        "plain": run(None), "off": run(0.0), "exact": run(0.5), "lagged": run(0.5, "lagged"),
+        "published": run(0.5, whole=True),
     }  # fmt: skip

@@ -25,6 +25,7 @@ class Sampling:
         start_percent, end_percent: part of the noise schedule that is corrected, each in [0, 1].
         every_n_steps: correct every n-th step, ≥ 1.
         rule, inner_steps: see :func:`~dpt_core.self_correction.correct`.
+        mode: see :data:`~dpt_core.self_correction.MODES`.
     """
 
     steps: int = 20
@@ -35,6 +36,7 @@ class Sampling:
     every_n_steps: int = 1
     rule: str = "published"
     inner_steps: int = 1
+    mode: str = "exact"
 
 
 class Generated(NamedTuple):
@@ -86,6 +88,7 @@ def generate(
             every_n_steps=sampling.every_n_steps,
             rule=sampling.rule,
             inner_steps=sampling.inner_steps,
+            mode=sampling.mode,
         )
     with correcting as run:
         pictures = pipeline(

@@ -18,6 +18,9 @@ RULES = ("published", "normalised")
 """How far a latent moves: the published step is `η ∂s/∂z`; the normalised one has the gradient's
 direction and, whatever its size, a root mean square of η over the latent's numbers."""
 
+MODES = ("exact", "lagged")
+"""Which gradient moves a latent: its own, or the one that the pass of the last step has left."""
+
 LOSS_SCALES = (2.0**12, 2.0**6, 1.0)
 """Loss scales tried in turn when the backbone runs in float16."""
 
@@ -161,6 +164,21 @@ def correct(
         first = first or (score, without_bad_rows(gradient))
         moved = moved + step(gradient, strength, input_scale, rule).to(z.dtype)
     return CorrectedLatent(moved, *first)
+
+
+def check_mode(mode: str, inner_steps: int) -> None:
+    """Refuse what cannot be done.
+
+    Raises:
+        ValueError: no such mode, or several moves a step with the one gradient of lagged.
+    """
+    if mode not in MODES:
+        raise ValueError(f"mode must be one of {', '.join(MODES)}; got {mode!r}")
+    if mode == "lagged" and inner_steps > 1:
+        raise ValueError(
+            f"inner_steps ({inner_steps}) needs mode exact: lagged takes one gradient a step, from "
+            "the pass that is needed anyway"
+        )
 
 
 def keep_sampler_latent(

@@ -18,6 +18,7 @@ from .common import (
     Every,
     Guidance,
     InnerSteps,
+    Mode,
     Rule,
     Start,
     Steps,
@@ -69,6 +70,7 @@ def generation(
     every: Every = 1,
     rule: Rule = "published",
     inner_steps: InnerSteps = 1,
+    mode: Mode = "exact",
     best_of: Annotated[
         int, typer.Option(min=0, help="Also draw so many and keep the best by score; 0: do not.")
     ] = 0,
@@ -94,7 +96,7 @@ def generation(
         from ..evaluation.processes import Processes
         from ..generation import Sampling
 
-        sampling = Sampling(steps, guidance, strength, start, end, every, rule, inner_steps)
+        sampling = Sampling(steps, guidance, strength, start, end, every, rule, inner_steps, mode)
         check_sampling(sampling)
         weights = MetricWeights(clip, blip, inception, reference)
         skipped = weights.check()

@@ -27,6 +27,9 @@ Rule = Annotated[
     str, typer.Option(help="Size of a correction: published, or normalised per picture.")
 ]
 InnerSteps = Annotated[int, typer.Option(min=1, help="Corrections in a row at each step.")]
+Mode = Annotated[
+    str, typer.Option(help="Gradient of the step itself (exact), or of the last one (lagged).")
+]
 Timestep = Annotated[int, typer.Option(min=0, max=999, help="Noise level at which is scored.")]
 Draws = Annotated[int, typer.Option(min=1, help="Noise draws that a score is averaged over.")]
 Weights = Annotated[
@@ -63,9 +66,9 @@ def check_sampling(sampling: Sampling) -> None:
 
     Raises:
         ValueError: diffusers would draw without guidance, nothing would be corrected, or there is
-            no such rule.
+            no such rule or mode.
     """
-    from ..self_correction import RULES
+    from ..self_correction import RULES, check_mode
 
     if sampling.guidance <= 1:
         raise ValueError(f"guidance must be above 1; got {sampling.guidance:g}")
@@ -76,6 +79,7 @@ def check_sampling(sampling: Sampling) -> None:
         )
     if sampling.rule not in RULES:
         raise ValueError(f"rule must be one of {', '.join(RULES)}; got {sampling.rule!r}")
+    check_mode(sampling.mode, sampling.inner_steps)
 
 
 def demo_models(weights: Path | None, device: str) -> Models:

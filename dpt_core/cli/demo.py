@@ -14,6 +14,7 @@ from .common import (
     Every,
     Guidance,
     InnerSteps,
+    Mode,
     Rule,
     Start,
     Steps,
@@ -40,6 +41,7 @@ def demo(
     every: Every = defaults.EVERY_N_STEPS,
     rule: Rule = defaults.RULE,
     inner_steps: InnerSteps = defaults.INNER_STEPS,
+    mode: Mode = defaults.MODE,
     steps: Steps = defaults.STEPS,
     guidance: Guidance = defaults.GUIDANCE,
     device: Device = "cpu",
@@ -54,7 +56,7 @@ def demo(
         from ..evaluation.comparison import compare, draw_comparison
         from ..generation import Sampling
 
-        sampling = Sampling(steps, guidance, strength, start, end, every, rule, inner_steps)
+        sampling = Sampling(steps, guidance, strength, start, end, every, rule, inner_steps, mode)
         check_sampling(sampling)
         models = demo_models(weights, device)
         sides = compare(models, prompt, caption, range(seed, seed + count), sampling)

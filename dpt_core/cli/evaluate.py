@@ -16,6 +16,7 @@ from .common import (
     Every,
     Guidance,
     InnerSteps,
+    Mode,
     Rule,
     Start,
     Steps,
@@ -31,6 +32,7 @@ from .progress import progress
 
 if TYPE_CHECKING:
     from ..evaluation.arms import Arm, Models
+    from ..evaluation.processes import Processes
     from ..evaluation.shapes import Prepared
 
 app = typer.Typer(no_args_is_help=True, help="Measure what the method is worth.")
@@ -56,6 +58,7 @@ def shapes(
     every: Every = defaults.EVERY_N_STEPS,
     rule: Rule = defaults.RULE,
     inner_steps: InnerSteps = defaults.INNER_STEPS,
+    mode: Mode = defaults.MODE,
     best_of: Annotated[
         int, typer.Option(min=0, help="Candidates to choose from; 0: at the cost of correction.")
     ] = 0,
@@ -73,17 +76,22 @@ def shapes(
     with user_errors():
         quiet()
         from ..evaluation.arms import Measure
+        from ..evaluation.processes import Processes
         from ..evaluation.report import write_report
         from ..evaluation.shapes import Comparison, prepare
         from ..generation import Sampling
 
-        sampling = Sampling(steps, guidance, strength, start, end, every, rule, inner_steps)
+        sampling = Sampling(steps, guidance, strength, start, end, every, rule, inner_steps, mode)
         check_sampling(sampling)
         measure = Measure(timestep, draws, lora=score_lora)
         comparison = Comparison(split, prompts, sampling, measure, best_of, batch_size)
-        models = demo_models(weights, device)
-        prepared = prepare(models, folder, comparison)
-        _draw(models, prepared, comparison)
+        processes = Processes(device)
+        models = demo_models(weights, processes.device)
+        with processes.main_first():
+            prepared = prepare(models, folder, comparison)
+        _draw(models, prepared, comparison, processes)
+        if not processes.main:
+            return
         more = {}
         if adapter:
             more["adapter"] = _probe(models, folder, prompts, timestep, batch_size)
@@ -102,6 +110,7 @@ def sweep(
     every: Annotated[list[int], typer.Option(min=1)] = [defaults.EVERY_N_STEPS],  # noqa: B006
     rule: Annotated[list[str], typer.Option(help="published, normalised.")] = [defaults.RULE],  # noqa: B006
     inner_steps: Annotated[list[int], typer.Option(min=1)] = [defaults.INNER_STEPS],  # noqa: B006
+    mode: Annotated[list[str], typer.Option(help="exact, lagged.")] = [defaults.MODE],  # noqa: B006
     lora: Annotated[bool, typer.Option(help="All arms with the LoRA.")] = False,
     prompts: Annotated[int, typer.Option(min=1)] = defaults.SWEEP_PROMPTS,
     split: Split = "tuning",
@@ -118,6 +127,7 @@ def sweep(
     with user_errors():
         quiet()
         from ..evaluation.arms import Measure
+        from ..evaluation.processes import Processes
         from ..evaluation.prompts import shapes_prompts
         from ..evaluation.report import write_report
         from ..evaluation.shapes import Comparison, open_run
@@ -127,39 +137,44 @@ def sweep(
         sampling = Sampling(steps, guidance)
         grid = {
             "rule": rule, "strength": strength, "start_percent": start, "end_percent": end,
-            "every_n_steps": every, "inner_steps": inner_steps,
+            "every_n_steps": every, "inner_steps": inner_steps, "mode": mode,
         }  # fmt: skip
         arms = sweep_arms(sampling, grid, lora)
         for arm in arms:
             check_sampling(arm.sampling)
         measure = Measure(timestep, draws, lora=score_lora)
         comparison = Comparison(split, prompts, sampling, measure, 0, batch_size)
-        models = demo_models(weights, device)
+        processes = Processes(device)
+        models = demo_models(weights, processes.device)
         chosen = shapes_prompts(split, prompts)
-        prepared = open_run(models, folder, arms, chosen, comparison)
-        _draw(models, prepared, comparison)
+        with processes.main_first():
+            prepared = open_run(models, folder, arms, chosen, comparison)
+        _draw(models, prepared, comparison, processes)
+        if not processes.main:
+            return
         results = write_report(prepared.folder, arms, prepared.costs, "Self-correction, swept")
         sweep_chart(results, folder / "sweep.png")
     _show(results, folder)
 
 
-def _draw(models: Models, prepared: Prepared, comparison: Any) -> None:
-    """Draw what is missing, with a progress bar whose unit is the work of a plain picture."""
+def _draw(models: Models, prepared: Prepared, comparison: Any, processes: Processes) -> None:
+    """Draw what is missing, each process its share; the progress bar counts operations."""
     from ..evaluation.run import missing
     from ..evaluation.shapes import carry_out
 
-    folder, arms, prompts, costs = prepared
+    (folder, arms, prompts, costs), share = prepared, processes.share
     left = sum(
         costs[arm.name] * len(batch)
-        for arm, _, batch in missing(arms, prompts, folder, comparison.batch_size)
+        for arm, _, batch in missing(arms, prompts, folder, comparison.batch_size, share)
     )
-    total = sum(costs.values()) * len(prompts)
-    with progress("drawing", total, total - left) as advance:
+    total = sum(costs.values()) * len(prompts) // share.of
+    with progress("drawing", total, max(total - left, 0), shown=processes.main) as advance:
 
         def count(arm: Arm, pictures: int) -> None:
             advance(costs[arm.name] * pictures)
 
-        carry_out(models, prepared, comparison, count)
+        carry_out(models, prepared, comparison, count, share)
+    processes.wait()
 
 
 def _probe(models: Models, folder: Path, scenes: int, timestep: int, batch_size: int) -> dict:

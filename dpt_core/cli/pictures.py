@@ -14,6 +14,7 @@ from .common import (
     Every,
     Guidance,
     InnerSteps,
+    Mode,
     Rule,
     Start,
     Steps,
@@ -54,6 +55,7 @@ def generate(
     every: Every = 1,
     rule: Rule = "published",
     inner_steps: InnerSteps = 1,
+    mode: Mode = "exact",
     steps: Steps = 20,
     guidance: Guidance = 7.5,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures drawn together.")] = 1,
@@ -67,7 +69,7 @@ def generate(
         from ..png import save_png
 
         strength = strength if adapter else 0.0
-        sampling = Sampling(steps, guidance, strength, start, end, every, rule, inner_steps)
+        sampling = Sampling(steps, guidance, strength, start, end, every, rule, inner_steps, mode)
         check_sampling(sampling)
         if adapter is None:
             pipeline, network = load_pipeline(model, device), None

@@ -11,6 +11,7 @@ END_PERCENT = 0.5
 EVERY_N_STEPS = 1
 RULE = "normalised"
 INNER_STEPS = 1
+MODE = "exact"
 
 BATCH_SIZE = 32
 PROMPTS = 504

@@ -15,6 +15,7 @@ from ..shapes.judge import judge
 from . import defaults
 from .arms import Arm, Measure, Models, standard_arms
 from .cost import equal_candidates, work
+from .processes import ALONE, Share
 from .prompts import Prompt, shapes_prompts
 from .run import RunFolder, run, write_text
 
@@ -46,6 +47,7 @@ class Comparison:
             defaults.EVERY_N_STEPS,
             defaults.RULE,
             defaults.INNER_STEPS,
+            defaults.MODE,
         )
     )
     measure: Measure = field(default_factory=Measure)
@@ -106,12 +108,13 @@ def carry_out(
     prepared: Prepared,
     comparison: Comparison,
     progress: Callable[[Arm, int], None] = lambda arm, pictures: None,
+    share: Share = ALONE,
 ) -> None:
     """Draw and judge what is missing; see :func:`~dpt_core.evaluation.run.run`."""
     folder, arms, prompts, _ = prepared
     run(
         models, arms, prompts, folder, shapes_verdict,
-        comparison.measure, comparison.batch_size, progress,
+        comparison.measure, comparison.batch_size, progress, share,
     )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ import torch
 from comfy.patcher_extension import WrappersMP
 
 from ...dpt_core.evaluation import defaults
-from ...dpt_core.self_correction import step
+from ...dpt_core.self_correction import check_mode, step
 from .adapter import LoadedAdapter
 from .rows import ConditionalRows, ModelCall, conditional_rows
 from .run import Run, mask_rows
@@ -57,17 +57,14 @@ class Correction:
                 f"start_percent ({self.start_percent}) must not exceed end_percent "
                 f"({self.end_percent})"
             )
-        if self.mode == "lagged" and self.inner_steps > 1:
-            raise ValueError(
-                f"inner_steps ({self.inner_steps}) needs mode exact: lagged takes one gradient a "
-                "step, from the pass that is needed anyway"
-            )
+        check_mode(self.mode, self.inner_steps)
 
 
 PRESETS = {
     "fast": Correction(0.1, 0.0, 0.3, 2, "exact", "normalised"),
     "balanced": Correction(
         defaults.STRENGTH, defaults.START_PERCENT, defaults.END_PERCENT, defaults.EVERY_N_STEPS,
+        defaults.MODE,
         step=defaults.RULE, inner_steps=defaults.INNER_STEPS,
     ),
     "published": Correction(),

@@ -114,6 +114,7 @@ CORRECTIONS = {
     "plain": None,
     "published": {"strength": 20.0},
     "normalised": {"strength": 0.02, "step": "normalised", "inner_steps": 2},
+    "lagged": {"strength": 20.0, "mode": "lagged"},
 }
 
 

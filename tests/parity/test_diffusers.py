@@ -11,6 +11,7 @@ from diffusers import DDIMScheduler
 from dpt_core import AdapterConfig, load_checkpoint
 from dpt_core.backends.diffusers import check_unet, score_function, self_correcting
 from dpt_core.lora import merge_lora
+from dpt_core.self_correction import score_gradient
 
 RUNS = {"eta0": 0.0, "eta0.5": 0.5, "eta_strong": 200.0, "eta0.5_lora": 0.5}
 """Recorded runs and their strength."""
@@ -61,6 +62,35 @@ def test_range_and_every_nth_call(stack):
     changed = [not torch.equal(one, other) for one, other in zip(plain, moved, strict=True)]
     assert changed == [t in run.timesteps for t in range(950, 0, -100)]
     assert torch.equal(unet(z, 750, stack.text["cond"]).sample, plain[2])
+
+
+def test_lagged_moves_by_the_last_gradient(stack):
+    unet, checkpoint = stack.unet(), load_checkpoint(stack.checkpoint)
+    adapter, text = checkpoint.adapter, stack.text["pooled_cond"][:1]
+    context = torch.cat([stack.text["uncond"][:1], stack.text["cond"][:1]])
+    z = torch.randn(2, 4, 16, 16)
+    score = score_function(unet, adapter, 800, context[1:], text)
+    scores, gradient = score_gradient(z[1:], score)
+    moved = torch.cat([z[:1], z[1:] + 50.0 * gradient])
+    with torch.no_grad():
+        first, second = unet(z, 800, context).sample, unet(moved, 700, context).sample
+        with self_correcting(unet, adapter, text, 50.0, mode="lagged") as run:
+            torch.testing.assert_close(unet(z, 800, context).sample, first)
+            torch.testing.assert_close(unet(z, 700, context, return_dict=False)[0], second)
+        assert not torch.allclose(second, unet(z, 700, context).sample)
+    torch.testing.assert_close(run.scores[0], scores)
+    assert run.timesteps == [800.0, 700.0]
+
+
+def test_lagged_takes_no_inner_steps(stack):
+    unet, checkpoint = stack.unet(), load_checkpoint(stack.checkpoint)
+    for options, told in (
+        ({"mode": "lagged", "inner_steps": 2}, "exact"),
+        ({"mode": "x"}, "lagged"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            with self_correcting(unet, checkpoint.adapter, stack.text["pooled_cond"], **options):
+                pass
 
 
 def test_score_function(stack):
