@@ -43,7 +43,8 @@ class Recipe:
         sample: scene pairs whose latents are given unit variance.
         previews: pictures drawn and judged at each checkpoint of the denoiser.
         wrong: share of captions in the denoiser's training that are hard negatives.
-        seen: pairs whose features the adapter sees in probing.
+        lean: its timesteps lean towards high noise by that much.
+        seen: examples whose features the adapter sees in probing; pairs come again with new noise.
         recognition: coefficient of that loss, which the paper does not have.
         text, crops, whole, denoiser, refined, probing, tuning: settings of the stages.
     """
@@ -51,8 +52,9 @@ class Recipe:
     pairs: int = 10240
     sample: int = 256
     previews: int = 24
-    wrong: float = 0.15
-    seen: int = 6144
+    wrong: float = 0.05
+    lean: float = 1.6
+    seen: int = 20480
     recognition: float = 4.0
     text: LoopConfig = LoopConfig(
         steps=1200, batch_size=128, learning_rate=1e-3, schedule="cosine", warmup=50
@@ -67,19 +69,20 @@ class Recipe:
     )  # fmt: skip
     denoiser: LoopConfig = LoopConfig(
         steps=4000, batch_size=16, learning_rate=1e-3, schedule="cosine", warmup=100,
-        ema=0.998, save_every=500,
+        precision="bf16", ema=0.998, save_every=500,
     )  # fmt: skip
     refined: LoopConfig = LoopConfig(
-        steps=2400, batch_size=16, learning_rate=8e-4, schedule="cosine", warmup=50,
-        ema=0.998, seed=1338, save_every=500,
+        steps=2800, batch_size=32, learning_rate=1e-3, schedule="cosine", warmup=100,
+        precision="bf16", ema=0.998, seed=1338, save_every=1000,
     )  # fmt: skip
     probing: LoopConfig = LoopConfig(
         steps=4000, batch_size=16, learning_rate=1e-3, schedule="cosine", warmup=100,
         save_every=500,
     )  # fmt: skip
     tuning: LoopConfig = LoopConfig(
-        steps=400, batch_size=8, learning_rate=5e-4, schedule="cosine", save_every=100
-    )
+        steps=800, batch_size=8, learning_rate=5e-4, schedule="cosine", precision="bf16",
+        save_every=200,
+    )  # fmt: skip
     stages: tuple[str, ...] = field(
         default=(
             "text", "crops", "whole", "latents", "denoiser", "refined", "features", "probing",
@@ -185,7 +188,7 @@ class Kitchen:
         backbone.unet.requires_grad_(True)
         task = DenoiserTask(
             backbone.unet, lambda texts: backbone.read(texts).context, backbone.scheduler,
-            wrong=self.recipe.wrong,
+            wrong=self.recipe.wrong, lean=self.recipe.lean,
         )  # fmt: skip
         data = ShapesDenoising(self._tensors("latents")["latents"])
         done = self._run(stage, task, data, preview=self._preview(backbone))
@@ -206,12 +209,13 @@ class Kitchen:
         backbone = self.backbone(self._load("refined", model.new_unet()))
         task = DiscriminationTask(backbone, DiscriminativeAdapter(model.ADAPTER), latents=True)
         matching, grounding = self._pairs()
-        examples = Subset(Pairs(matching, grounding), range(self.recipe.seen))
+        places = [place % self.recipe.pairs for place in range(self.recipe.seen)]
+        examples = Subset(Pairs(matching, grounding), places)
         seen = []
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             for batch in tqdm(DataLoader(examples, 16, collate_fn=collate), desc="features"):
                 features, timesteps, texts, _ = task.see(batch)[0]
-                seen.append((features.transpose(0, 1).half(), timesteps, texts))
+                seen.append((features.transpose(0, 1).half(), timesteps, texts.float()))
         names = ("features", "timesteps", "texts")
         parts = zip(*seen, strict=True)
         return {name: torch.cat(part) for name, part in zip(names, parts, strict=True)}

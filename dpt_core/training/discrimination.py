@@ -209,7 +209,7 @@ class SeenBefore(Dataset):
 
     Args:
         kept: `features` `[N, 6, C, h, w]`, `timesteps` `[N]` and `texts` `[N, 3, D]`.
-        grounding: the data set that example n's grounding is entry n of.
+        grounding: the data set that example n's grounding is entry n of; it starts over.
     """
 
     def __init__(
@@ -222,7 +222,8 @@ class SeenBefore(Dataset):
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, ...]:
         names = ("features", "timesteps", "texts")
-        return *(self._kept[name][index] for name in names), self._grounding[index]
+        grounding = self._grounding[index % len(self._grounding)]
+        return *(self._kept[name][index] for name in names), grounding
 
 
 def collate_seen(examples: Sequence[tuple]) -> Seen:

@@ -14,7 +14,7 @@ from dpt_core.training.loop import LoopConfig
 
 def hasty() -> Recipe:
     """Every stage in one or two steps."""
-    recipe = Recipe(pairs=4, sample=2, previews=1, seen=3)
+    recipe = Recipe(pairs=4, sample=2, previews=1, seen=5)
     stages = {
         field.name: replace(getattr(recipe, field.name), steps=1, batch_size=2)
         for field in fields(recipe)

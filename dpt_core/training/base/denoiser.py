@@ -33,14 +33,22 @@ class DenoiserTask(nn.Module):
         scheduler: diffusers' `DDPMScheduler`; its prediction type is what the UNet learns.
         wrong: share of pictures captioned with a hard negative.
         dropped: share of pictures without a caption, for classifier-free guidance.
+        lean: how much timesteps lean towards high noise, where layouts form: their density is
+            proportional to t^(lean - 1), uniform for 1.
     """
 
     def __init__(
-        self, unet: nn.Module, text: Any, scheduler: Any, wrong: float = 0.3, dropped: float = 0.1
+        self,
+        unet: nn.Module,
+        text: Any,
+        scheduler: Any,
+        wrong: float = 0.3,
+        dropped: float = 0.1,
+        lean: float = 1.0,
     ) -> None:
         super().__init__()
         self.unet, self._text, self._scheduler = unet, text, scheduler
-        self.wrong, self.dropped = wrong, dropped
+        self.wrong, self.dropped, self.lean = wrong, dropped, lean
 
     def forward(self, batch: list[DenoiserExample]) -> dict[str, torch.Tensor]:
         latents = torch.stack([example.latent for example in batch])
@@ -51,7 +59,8 @@ class DenoiserTask(nn.Module):
         ]
         noise = torch.randn_like(latents)
         steps = len(self._scheduler.alphas_cumprod)
-        timesteps = torch.randint(0, steps, (len(latents),), device=latents.device)
+        share = torch.rand(len(latents), device=latents.device) ** (1 / self.lean)
+        timesteps = (steps * share).long().clamp(max=steps - 1)
         noisy = self._scheduler.add_noise(latents, noise, timesteps)
         target = target_of(self._scheduler, latents, noise, timesteps)
         prediction = self.unet(noisy, timesteps, self._text(captions)).sample
