@@ -12,7 +12,8 @@ from demo_files import demo_folder
 
 from dpt_core.demo.model import FOLDER
 
-expect = pytest.importorskip("playwright.sync_api").expect
+sync_api = pytest.importorskip("playwright.sync_api")
+expect, TimeoutError = sync_api.expect, sync_api.TimeoutError
 expect.set_options(timeout=120_000)  # a busy machine is no failure
 
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
@@ -133,11 +134,23 @@ def test_run_and_result_on_the_canvas(page, path, server, demo, screenshots):
     assert_open(page, path)
 
 
+def appears(element) -> bool:
+    try:
+        element.wait_for(timeout=10_000)
+    except TimeoutError:
+        return False
+    return True
+
+
 @pytest.mark.parametrize("name", NODES)
 def test_help_page(page, name):
     title, text, *_ = (DOCS / f"{name}.md").read_text(encoding="utf-8").split("\n\n")
-    assert page.evaluate(ADD, name) == title.removeprefix("# ")
-    page.get_by_test_id("info-button").click()
+    button = page.get_by_test_id("info-button")
+    for _ in range(10):  # the front end may still be opening its own graph, which deselects
+        assert page.evaluate(ADD, name) == title.removeprefix("# ")
+        if appears(button):
+            break
+    button.click()
     panel = page.get_by_test_id("properties-panel")
     expect(panel.get_by_role("heading", level=1)).to_have_text(title.removeprefix("# "))
     expect(panel).to_contain_text(re.sub("[*`]", "", text))

