@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 from typer.testing import CliRunner
 
 from dpt_core.cli import app
@@ -24,6 +28,19 @@ def invoke(*words: object, code: int = 0) -> str:
         raise result.exception
     assert result.exit_code == code, result.output
     return " ".join(result.output.replace("│", " ").split())
+
+
+def in_two_processes(*words: object) -> str:
+    """What a script or `-m` module prints where two processes share the work."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    tests, threads = Path(__file__).parent, torch.get_num_threads()
+    paths = os.pathsep.join(map(str, (tests.parent, tests)))
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": paths}
+    done = subprocess.run(
+        [*launch, *map(str, words)], capture_output=True, text=True, timeout=300, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def contents(path: Path) -> dict[str, bytes]:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from benchmark_runs import TEXTS, Killed, contents, invoke, load_demo_of
+from benchmark_runs import TEXTS, Killed, contents, in_two_processes, invoke, load_demo_of
 from PIL import Image
 from tiny_metrics import TinyInception, load_tiny_inception
 
@@ -115,15 +112,8 @@ app()
 def test_two_processes_equal_one(model_folder, given, unbroken, tmp_path):
     script, path = tmp_path / "launched.py", tmp_path / "run"
     script.write_text(LAUNCHED)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     words = [Path(__file__).parents[1], torch.get_num_threads()]
-    words += ["evaluate", "generation", model_folder, path, *given]
-    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    done = subprocess.run(
-        [*launch, str(script), *map(str, words)],
-        capture_output=True, text=True, timeout=300, env=os.environ | threads,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    in_two_processes(script, *words, "evaluate", "generation", model_folder, path, *given)
     assert contents(path) == contents(unbroken)
 
 

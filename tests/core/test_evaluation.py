@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
+from benchmark_runs import in_two_processes
 from demo_files import write_random_demo
 from PIL import Image
 from typer.testing import CliRunner
@@ -330,6 +331,16 @@ def test_demo_writes_one_picture(weights, tmp_path):
                   "--weights", weights, "--out", out)  # fmt: skip
     assert "0 of 1" in said and str(out) in said
     assert Image.open(out).size[0] >= 500
+
+
+def test_two_processes_share_a_comparison(weights, tmp_path):
+    words = "--prompts", 3, "--steps", 2, "--batch-size", 2, "--best-of", 2, "--draws", 1
+    words += "--no-adapter", "--weights", weights
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    invoke("evaluate", "shapes", alone, *words)
+    said = in_two_processes("-m", "dpt_core", "evaluate", "shapes", shared, *words)
+    assert said.count("table.md") == 1
+    assert contents(shared) == contents(alone)
 
 
 def test_generate_and_score_take_any_directory(weights, tmp_path):

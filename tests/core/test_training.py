@@ -6,12 +6,11 @@ import csv
 import os
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from benchmark_runs import in_two_processes
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -42,7 +41,6 @@ class Regression(nn.Module):
         return {"error": (self.layers(batch) - torch.randn(len(batch), 1)).square().mean()}
 
 
-ROOT = Path(__file__).resolve().parents[2]
 CONFIG = LoopConfig(steps=12, batch_size=3, accumulate=2, ema=0.9, save_every=5, warmup=2)
 
 
@@ -125,12 +123,6 @@ def test_many_processes_train_one_model(tmp_path):
     script = tmp_path / "launched.py"
     here = str(Path(__file__).parent)
     script.write_text(LAUNCHED.format(here=here, folder=str(tmp_path / "run")))
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [*launch, str(script)], capture_output=True, text=True, env=environment, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    first, second = re.findall(r"weights (-?[\d.]+) of 2", done.stdout)
+    first, second = re.findall(r"weights (-?[\d.]+) of 2", in_two_processes(script))
     assert first == second
     assert [row["step"] for row in losses(tmp_path / "run")] == [str(n) for n in range(1, 13)]
