@@ -62,6 +62,10 @@ def shapes(
     best_of: Annotated[
         int, typer.Option(min=0, help="Candidates to choose from; 0: at the cost of correction.")
     ] = 0,
+    arm: Annotated[
+        list[str],
+        typer.Option(help="base, self-correction, lora, both, best-of: repeat; else all of them."),
+    ] = [],  # noqa: B006
     steps: Steps = defaults.STEPS,
     guidance: Guidance = defaults.GUIDANCE,
     timestep: Timestep = 500,
@@ -84,7 +88,7 @@ def shapes(
         sampling = Sampling(steps, guidance, strength, start, end, every, rule, inner_steps, mode)
         check_sampling(sampling)
         measure = Measure(timestep, draws, lora=score_lora)
-        comparison = Comparison(split, prompts, sampling, measure, best_of, batch_size)
+        comparison = Comparison(split, prompts, sampling, measure, best_of, batch_size, tuple(arm))
         processes = Processes(device)
         models = demo_models(weights, processes.device)
         with processes.main_first():

@@ -212,9 +212,10 @@ class Kitchen:
         places = [place % self.recipe.pairs for place in range(self.recipe.seen)]
         examples = Subset(Pairs(matching, grounding), places)
         seen = []
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad():
             for batch in tqdm(DataLoader(examples, 16, collate_fn=collate), desc="features"):
-                features, timesteps, texts, _ = task.see(batch)[0]
+                with torch.autocast("cpu", torch.bfloat16):
+                    features, timesteps, texts, _ = task.see(batch)[0]
                 seen.append((features.transpose(0, 1).half(), timesteps, texts.float()))
         names = ("features", "timesteps", "texts")
         parts = zip(*seen, strict=True)
@@ -223,17 +224,23 @@ class Kitchen:
     def _probing(self) -> dict[str, torch.Tensor]:
         from ..adapter import DiscriminativeAdapter
         from ..training.discrimination import ProbingTask, SeenBefore, collate_seen
+        from ..training.preview import box_preview
 
         torch.manual_seed(SEED)
         adapter = DiscriminativeAdapter(model.ADAPTER)
         task = ProbingTask(adapter, self._phrases(), self._weights)
-        data = SeenBefore(self._tensors("features"), self._pairs()[1])
-        return self._run("probing", task, data, collate=collate_seen).adapter.state_dict()
+        _, grounding = self._pairs()
+        data = SeenBefore(self._tensors("features"), grounding)
+        backbone = self.backbone(self._load("refined", model.new_unet()))
+        preview = box_preview(backbone, grounding, latents=True)
+        task = self._run("probing", task, data, collate=collate_seen, preview=preview)
+        return task.adapter.state_dict()
 
     def _tuning(self) -> dict[str, torch.Tensor]:
         from ..adapter import DiscriminativeAdapter
         from ..training.discrimination import DiscriminationTask, Pairs, collate
         from ..training.lora import add_lora
+        from ..training.preview import box_preview
 
         torch.manual_seed(SEED)
         backbone = self.backbone(self._load("refined", model.new_unet()))
@@ -242,7 +249,9 @@ class Kitchen:
         task = DiscriminationTask(
             backbone, adapter, self._phrases(), self._weights, denoise=True, latents=True
         )
-        task = self._run("tuning", task, Pairs(*self._pairs()), collate=collate)
+        data = Pairs(*self._pairs())
+        preview = box_preview(backbone, data.grounding, latents=True)
+        task = self._run("tuning", task, data, collate=collate, preview=preview)
         adapter = {f"adapter.{key}": value for key, value in task.adapter.state_dict().items()}
         return adapter | {f"lora.{key}": value for key, value in lora_of(task.unet).items()}
 

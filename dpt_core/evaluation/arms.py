@@ -152,6 +152,18 @@ def standard_arms(corrected: Sampling, candidates: int) -> tuple[Arm, ...]:
     )
 
 
+def choose_arms(arms: Sequence[Arm], names: Sequence[str]) -> tuple[Arm, ...]:
+    """Arms by name, in the order of the names; all of them where there are no names.
+
+    Raises:
+        ValueError: there is no such arm.
+    """
+    known = {arm.name: arm for arm in arms}
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"the arms are {', '.join(known)}; got {unknown[0]!r}")
+    return tuple(known[name] for name in names or known)
+
+
 def best_of(plain: Sampling, candidates: int) -> Arm:
     """The base model, drawing more and keeping the best by our score."""
     return Arm("best-of", f"best of {candidates}", plain, candidates=candidates)

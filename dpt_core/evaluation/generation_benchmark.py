@@ -10,7 +10,7 @@ from typing import Any
 
 from ..generation import Sampling
 from . import catalogue
-from .arms import Arm, Measure, Models, standard_arms
+from .arms import Arm, Measure, Models, choose_arms, standard_arms
 from .benchmark_report import Findings, Scored
 from .benchmarks import SHAPES, Source
 from .catalogue import MetricWeights
@@ -68,10 +68,7 @@ def benchmark_arms(benchmark: Benchmark, lora: bool) -> tuple[Arm, ...]:
     arms = [arm for arm in arms if benchmark.sampling.strength or arm.name in ("base", "lora")]
     if benchmark.candidates:
         arms.append(choosing)
-    known = {arm.name: arm for arm in arms}
-    if unknown := [name for name in benchmark.arms if name not in known]:
-        raise ValueError(f"the arms are {', '.join(known)}; got {unknown[0]!r}")
-    return tuple(known[name] for name in benchmark.arms or known)
+    return choose_arms(arms, benchmark.arms)
 
 
 def open_benchmark(

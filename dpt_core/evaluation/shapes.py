@@ -13,7 +13,7 @@ import numpy as np
 from ..generation import Sampling
 from ..shapes.judge import judge
 from . import defaults
-from .arms import Arm, Measure, Models, standard_arms
+from .arms import Arm, Measure, Models, choose_arms, standard_arms
 from .cost import equal_candidates, work
 from .processes import ALONE, Share
 from .prompts import Prompt, shapes_prompts
@@ -33,6 +33,7 @@ class Comparison:
         measure: how pictures are scored.
         candidates: of the arm that chooses; 0 for as many as cost what self-correction costs.
         batch_size: pictures drawn together; part of what makes a picture, up to rounding.
+        arms: names of the arms to draw, the first to compare with; none for all there are.
     """
 
     split: str = "held-out"
@@ -53,6 +54,7 @@ class Comparison:
     measure: Measure = field(default_factory=Measure)
     candidates: int = 0
     batch_size: int = defaults.BATCH_SIZE
+    arms: tuple[str, ...] = ()
 
 
 class Prepared(NamedTuple):
@@ -75,11 +77,12 @@ def prepare(models: Models, path: str | Path, comparison: Comparison) -> Prepare
     """Open the folder of a comparison and find out what its arms cost.
 
     Raises:
-        ValueError: the folder holds a run with other settings, or a setting is out of range.
+        ValueError: the folder holds a run with other settings, a setting is out of range, or there
+            is no such arm.
     """
     prompts = shapes_prompts(comparison.split, comparison.prompts)
     candidates = comparison.candidates or _equal_candidates(models, path, comparison)
-    arms = standard_arms(comparison.sampling, candidates)
+    arms = choose_arms(standard_arms(comparison.sampling, candidates), comparison.arms)
     return open_run(models, path, arms, prompts, comparison)
 
 

@@ -83,6 +83,12 @@ class Backbone:
         moments = self.vae.encode(pictures.to(self.vae.device, self.vae.dtype)).latent_dist
         return moments.sample().float() * self.vae.config.scaling_factor
 
+    @torch.no_grad()
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Scaled latents `[B, 4, h, w]` as pictures `[B, 3, 8h, 8w]`, about in [-1, 1]."""
+        latents = latents.to(self.vae.device, self.vae.dtype) / self.vae.config.scaling_factor
+        return self.vae.decode(latents).sample.float()
+
 
 class PhraseEncoder(nn.Module):
     """The encoder of referring expressions: RoBERTa as published, or any other with a tokenizer.

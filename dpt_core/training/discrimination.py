@@ -187,15 +187,15 @@ class Pairs(Dataset):
     def __init__(
         self, matching: Dataset[MatchingExample], grounding: Dataset[GroundingExample]
     ) -> None:
-        self._matching, self._grounding = matching, grounding
+        self.matching, self.grounding = matching, grounding
 
     def __len__(self) -> int:
-        return max(len(self._matching), len(self._grounding))
+        return max(len(self.matching), len(self.grounding))
 
     def __getitem__(self, index: int) -> tuple[MatchingExample, GroundingExample]:
         return (
-            self._matching[index % len(self._matching)],
-            self._grounding[index % len(self._grounding)],
+            self.matching[index % len(self.matching)],
+            self.grounding[index % len(self.grounding)],
         )
 
 

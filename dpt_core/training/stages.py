@@ -28,6 +28,7 @@ from .data import (
 from .discrimination import DiscriminationTask, Pairs, collate
 from .loop import LoopConfig, train
 from .lora import RANK, add_lora, lora_of
+from .preview import box_preview
 
 logger = logging.getLogger(__name__)
 
@@ -211,7 +212,8 @@ def _train(
         denoise=stage == "dpt",
         latents=sources.latents is not None,
     )
-    task = train(task, data, config.loop, output, collate=collate)
+    preview = box_preview(backbone, data.grounding, latents=sources.latents is not None)
+    task = train(task, data, config.loop, output, collate=collate, preview=preview)
     path = output / f"{stage}.safetensors"
     lora = lora_of(task.unet) if stage == "dpt" else {}
     if process_state().is_main_process:

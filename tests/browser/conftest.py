@@ -35,7 +35,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
                 (server.base / "models" / "dpt" / node["widgets_values"][0]).touch()
     shutil.copy(find_comfyui() / "input" / "example.png", server.base / "input")
     server.start()
-    server.post("settings", {"Comfy.TutorialCompleted": True, "Comfy.Workflow.Persist": False})
+    quiet = ("Comfy.Workflow.Persist", "Comfy.Graph.CanvasInfo")
+    server.post("settings", {"Comfy.TutorialCompleted": True, **dict.fromkeys(quiet, False)})
     yield server
     server.stop()
 

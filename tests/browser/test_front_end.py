@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import re
 
 import pytest
 from comfy_copy import ROOT
 from demo_files import demo_folder
+from PIL import Image
 
 from dpt_core.demo.model import FOLDER
 
@@ -43,6 +45,20 @@ BROKEN = """() => app.graph._nodes.filter(
     (node) => node.has_errors || !(node.type in LiteGraph.registered_node_types))
     .map((node) => node.type)"""
 
+FRAME = """() => {
+    const parts = [...app.graph._nodes.map((node) => node.getBounding()),
+                   ...app.graph._groups.map((group) => group._bounding)]
+    const edge = (axis) => Math.min(...parts.map((part) => part[axis])) - 10
+    const size = (axis) =>
+        Math.max(...parts.map((part) => part[axis] + part[axis + 2])) + 10 - edge(axis)
+    const scale = Math.min(innerWidth / size(0), innerHeight / size(1))
+    app.canvas.ds.scale = scale
+    app.canvas.ds.offset = [-edge(0), -edge(1)]
+    app.canvas.setDirty(true, true)
+    return { x: 0, y: 0, width: size(0) * scale, height: size(1) * scale }
+}"""
+MENUS = ".z-999, .z-999 * { visibility: hidden !important }"
+
 every_workflow = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 
 
@@ -50,6 +66,16 @@ def drop(page, name: str, kind: str, content: bytes) -> None:
     """Drop a file on the canvas."""
     text = base64.b64encode(content).decode()
     page.locator("#graph-canvas").evaluate(DROP, [name, kind, text])
+
+
+def save_picture(page, path) -> None:
+    """Save the graph, all of it and nothing else, 1000 pixels wide: a thumbnail."""
+    page.add_style_tag(content=MENUS)
+    frame = page.evaluate(FRAME)
+    page.wait_for_timeout(1000)
+    picture = Image.open(io.BytesIO(page.screenshot(clip=frame))).convert("RGB")
+    picture.thumbnail((1000, 1000), Image.Resampling.LANCZOS)
+    picture.save(path, quality=88)
 
 
 def assert_open(page, path) -> None:
@@ -69,9 +95,7 @@ def test_template(page, path, screenshots):
     page.get_by_text("dpt-t2i", exact=True).click()
     page.get_by_test_id(f"template-workflow-{path.stem}").click()
     assert_open(page, path)
-    page.keyboard.press(".")  # fits the view
-    page.wait_for_timeout(500)
-    page.screenshot(path=screenshots / f"{path.stem}.png")
+    save_picture(page, screenshots / f"{path.stem}.jpg")
 
 
 @every_workflow
@@ -124,9 +148,7 @@ def test_run_and_result_on_the_canvas(page, path, server, demo, screenshots):
     assert_open(page, path)
     page.get_by_test_id("queue-button").click()
     page.wait_for_function(SHOWN, arg=SHOWS)
-    page.keyboard.press(".")
-    page.wait_for_timeout(500)
-    page.screenshot(path=screenshots / f"{path.stem}, run.png")
+    save_picture(page, screenshots / f"{path.stem}, run.jpg")
     results = (server.base / "output").rglob("*.png")
     result = max(results, key=lambda picture: picture.stat().st_mtime)
     page.evaluate("app.graph.clear()")

@@ -167,6 +167,7 @@ def test_command_line(parts, data_folder, tmp_path):
     assert result.exit_code == 0, result.output
     probed = tmp_path / "one" / "adapter.safetensors"
     assert load_checkpoint(probed).lora == {}
+    assert (tmp_path / "one" / "previews" / "0000002.png").exists()
     tuning = ["tuning", str(tmp_path / "model"), str(probed), *common, "--accumulate", "1"]
     result = run.invoke(app, [*tuning, "--output", str(tmp_path / "two")])
     assert result.exit_code == 0, result.output

@@ -335,7 +335,7 @@ def test_demo_writes_one_picture(weights, tmp_path):
 
 def test_two_processes_share_a_comparison(weights, tmp_path):
     words = "--prompts", 3, "--steps", 2, "--batch-size", 2, "--best-of", 2, "--draws", 1
-    words += "--no-adapter", "--weights", weights
+    words += "--no-adapter", "--weights", weights, "--arm", "base", "--arm", "best-of"
     alone, shared = tmp_path / "alone", tmp_path / "shared"
     invoke("evaluate", "shapes", alone, *words)
     said = in_two_processes("-m", "dpt_core", "evaluate", "shapes", shared, *words)
@@ -373,6 +373,7 @@ def test_generate_and_score_take_any_directory(weights, tmp_path):
         (("generate", ".", "x", "--adapter", "none.bin"), "no DPT checkpoint at none.bin"),
         (("score", ".", "x", "none.png", "--adapter", "none.bin"), "none.png"),
         (("evaluate", "shapes", "out", "--split", "training"), "split must be one of"),
+        (("evaluate", "shapes", "out", "--arm", "other"), "the arms are base, self-correction, lo"),
         (("evaluate", "sweep", "out"), "--strength"),
     ],
 )

@@ -28,7 +28,8 @@ def test_every_stage_and_what_ships(tmp_path):
     kitchen.make()
     for stage in kitchen.recipe.stages:
         assert kitchen.file(stage).exists()
-    assert len(list((tmp_path / "denoiser" / "previews").glob("*.png"))) == 1
+    for stage in ("denoiser", "refined", "probing", "tuning"):
+        assert len(list((tmp_path / stage / "previews").glob("*.png"))) == 1
     size = sum(file.stat().st_size for file in (tmp_path / "files").iterdir())
     assert size <= 16e6
     demo = load_demo(tmp_path / "files")
