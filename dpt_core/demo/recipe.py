@@ -76,12 +76,12 @@ class Recipe:
         precision="bf16", ema=0.998, seed=1338, save_every=1000,
     )  # fmt: skip
     probing: LoopConfig = LoopConfig(
-        steps=4000, batch_size=16, learning_rate=1e-3, schedule="cosine", warmup=100,
+        steps=3000, batch_size=16, learning_rate=1e-3, schedule="cosine", warmup=100,
         save_every=500,
     )  # fmt: skip
     tuning: LoopConfig = LoopConfig(
-        steps=800, batch_size=8, learning_rate=5e-4, schedule="cosine", precision="bf16",
-        save_every=200,
+        steps=450, batch_size=8, learning_rate=5e-4, schedule="cosine", precision="bf16",
+        save_every=150,
     )  # fmt: skip
     stages: tuple[str, ...] = field(
         default=(

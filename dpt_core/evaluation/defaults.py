@@ -5,7 +5,7 @@ from __future__ import annotations
 STEPS = 20
 GUIDANCE = 2.5
 
-STRENGTH = 0.1
+STRENGTH = 0.03
 START_PERCENT = 0.0
 END_PERCENT = 0.5
 EVERY_N_STEPS = 1

@@ -264,7 +264,7 @@ class Run:
 
         if self._ema is not None:
             self._ema.copy_to(self._trained)
-        self._accelerator.end_training()
+        self._accelerator.wait_for_everyone()  # not end_training: it parts processes for good
         AcceleratorState._reset_state()  # the next run may want another precision
         return self._accelerator.unwrap_model(self._task).eval()
 

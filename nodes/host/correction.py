@@ -61,7 +61,7 @@ class Correction:
 
 
 PRESETS = {
-    "fast": Correction(0.1, 0.0, 0.3, 2, "exact", "normalised"),
+    "fast": Correction(defaults.STRENGTH, 0.0, 0.3, 2, "exact", "normalised"),
     "balanced": Correction(
         defaults.STRENGTH, defaults.START_PERCENT, defaults.END_PERCENT, defaults.EVERY_N_STEPS,
         defaults.MODE,

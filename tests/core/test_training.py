@@ -112,8 +112,11 @@ def test_impossible_settings(field):
 LAUNCHED = """
 import sys, torch
 sys.path.insert(0, {here!r})
+from dpt_core.distributed import process_state
 from test_training import CONFIG, Noise, Regression, train
-task = train(Regression(), Noise(), CONFIG, {folder!r})
+for stage in ("first", "run"):  # one after the other, as the demo's recipe has it
+    task = train(Regression(), Noise(), CONFIG, {folder!r} + "/" + stage)
+    process_state().wait_for_everyone()
 from accelerate import PartialState
 print("weights", float(task.layers[0].weight.sum()), "of", PartialState().num_processes, flush=True)
 """
@@ -122,7 +125,7 @@ print("weights", float(task.layers[0].weight.sum()), "of", PartialState().num_pr
 def test_many_processes_train_one_model(tmp_path):
     script = tmp_path / "launched.py"
     here = str(Path(__file__).parent)
-    script.write_text(LAUNCHED.format(here=here, folder=str(tmp_path / "run")))
+    script.write_text(LAUNCHED.format(here=here, folder=str(tmp_path)))
     first, second = re.findall(r"weights (-?[\d.]+) of 2", in_two_processes(script))
     assert first == second
     assert [row["step"] for row in losses(tmp_path / "run")] == [str(n) for n in range(1, 13)]
