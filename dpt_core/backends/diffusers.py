@@ -139,8 +139,9 @@ def self_correcting(
         moved = z[rows]
         if previous is not None and previous.shape == moved.shape:
             moved = moved + previous.to(moved.dtype)
-        with torch.enable_grad(), FeatureTap(unet, adapter.config.tap) as reached:
-            leaf = moved.detach().requires_grad_()
+        tap = FeatureTap(unet, adapter.config.tap)
+        with torch.inference_mode(False), torch.enable_grad(), tap as reached:
+            leaf = moved.detach().clone().requires_grad_()
             output = plain(leaf, timestep, context, **chosen)
             score = _score(adapter, reached.features, timestep, text)
             gradient = gradient_of(score, leaf, half)

@@ -110,12 +110,14 @@ def test_same_autoencoder(host, pipeline):
     assert distance(host.vae.encode(images), expected) < 1e-4
 
 
+SAME = 60  # decibels
 CORRECTIONS = {
     "plain": None,
-    "published": {"strength": 20.0},
-    "normalised": {"strength": 0.02, "step": "normalised", "inner_steps": 2},
-    "lagged": {"strength": 20.0, "mode": "lagged"},
+    "published": {"strength": 2.0},
+    "normalised": {"strength": 0.005, "step": "normalised", "inner_steps": 2},
+    "lagged": {"strength": 5.0, "mode": "lagged"},
 }
+"""Gentle: the score is the best query's, and after longer moves rounding chooses another one."""
 
 
 @pytest.mark.parametrize("correction", CORRECTIONS.values(), ids=CORRECTIONS)
@@ -130,7 +132,7 @@ def test_same_picture_on_the_same_schedule(host, pipeline, correction):
         text = text_vectors(pipeline, [PROMPT])
         with self_correcting(pipeline.unet, adapter, text, **rest, **rule):
             expected = diffusers_picture(pipeline)
-        assert psnr(plain, expected) < 50
+        assert psnr(plain, expected) < SAME - 2
     model_sampling = host.model.get_model_object("model_sampling")
     sigmas = model_sampling.sigma(torch.cat((pipeline.scheduler.timesteps, torch.zeros(1))))
     latent = empty_latent()["samples"]
@@ -146,7 +148,7 @@ def test_same_picture_on_the_same_schedule(host, pipeline, correction):
     result = result / (1 + sigmas[-1] ** 2).sqrt()  # DDIM ends at timestep 0, not without noise
     picture = call(VAEDecode, samples={"samples": result}, vae=host.vae)
     assert picture.shape == (1, 128, 128, 3)
-    assert psnr(picture.numpy(), expected) >= 60
+    assert psnr(picture.numpy(), expected) >= SAME
     assert psnr(diffusers_picture(pipeline, SEED + 1), expected) < 30
 
 
