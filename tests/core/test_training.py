@@ -117,8 +117,8 @@ from test_training import CONFIG, Noise, Regression, train
 for stage in ("first", "run"):  # one after the other, as the demo's recipe has it
     task = train(Regression(), Noise(), CONFIG, {folder!r} + "/" + stage)
     process_state().wait_for_everyone()
-from accelerate import PartialState
-print("weights", float(task.layers[0].weight.sum()), "of", PartialState().num_processes, flush=True)
+weights = float(task.layers[0].weight.sum())
+print(f"weights {{weights}} of {{process_state().num_processes}}")  # in one piece: two write here
 """
 
 
