@@ -209,8 +209,7 @@ class Kitchen:
         backbone = self.backbone(self._load("refined", model.new_unet()))
         task = DiscriminationTask(backbone, DiscriminativeAdapter(model.ADAPTER), latents=True)
         matching, grounding = self._pairs()
-        places = [place % self.recipe.pairs for place in range(self.recipe.seen)]
-        examples = Subset(Pairs(matching, grounding), places)
+        examples = Subset(Pairs(matching, grounding), range(self.recipe.seen))
         seen = []
         with torch.no_grad():
             for batch in tqdm(DataLoader(examples, 16, collate_fn=collate), desc="features"):

@@ -8,13 +8,11 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
-from benchmark_runs import in_two_processes
+from benchmark_runs import Killed, in_two_processes, invoke
 from demo_files import write_random_demo
 from PIL import Image
-from typer.testing import CliRunner
 
 from dpt_core.backends.diffusers import text_vectors
-from dpt_core.cli import app
 from dpt_core.demo.load import CHECKPOINT, export_demo, load_demo
 from dpt_core.evaluation.adapter_metrics import Probe, adapter_metrics, unique_phrase
 from dpt_core.evaluation.arms import Arm, Measure, Models, best_of, draw, standard_arms
@@ -228,10 +226,6 @@ def test_adapter_figures_do_not_depend_on_the_batch(models):
 # Runs
 
 
-class Killed(BaseException):
-    """The end of a process, as far as it can be played."""
-
-
 def evaluate(models, path, stop=None):
     arms = standard_arms(STEPS, 2)
     prompts = shapes_prompts("held-out", 3)
@@ -317,12 +311,6 @@ def test_other_settings_need_another_folder(models, unbroken):
 
 
 # Commands
-
-
-def invoke(*words, code=0):
-    result = CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "300"})
-    assert result.exit_code == code, result.output
-    return " ".join(result.output.replace("│", " ").split())
 
 
 def test_demo_writes_one_picture(weights, tmp_path):
