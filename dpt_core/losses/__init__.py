@@ -1,6 +1,6 @@
 """The training signal of probing and tuning (arXiv 2403.04321)."""
 
-from .contrastive import MatchingPairs, contrastive_loss, recognition_loss
+from .contrastive import MatchingPairs, contrastive_loss, recognition_loss, verdict_loss
 from .denoising import box_denoising_loss, denoising_loss, signal_to_noise
 from .grounding import cardinality_error, grounding_losses
 from .probing import Phrases, probing_losses
@@ -18,5 +18,6 @@ __all__ = [
     "probing_losses",
     "recognition_loss",
     "signal_to_noise",
+    "verdict_loss",
     "weighted_total",
 ]

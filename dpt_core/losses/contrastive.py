@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import cross_entropy, logsigmoid, normalize
 
 PAIRS = (
     ("own image", "own text"),
@@ -20,6 +20,9 @@ is a pass of its own. Noise and timestep are the same in all five."""
 
 SAME = 0.99
 """Cosine from which two texts say the same in other words."""
+
+VERDICT = 0.5
+"""Score above which :func:`verdict_loss` wants right pairs, and wrong ones below."""
 
 
 class MatchingPairs(NamedTuple):
@@ -122,6 +125,29 @@ def recognition_loss(pairs: MatchingPairs, logit_scale: torch.Tensor | float) ->
     same = (texts @ texts.T > SAME)[right]
     same[torch.arange(len(right)), right] = False
     return cross_entropy((scores * logit_scale).masked_fill(same, -torch.inf), right)
+
+
+def verdict_loss(pairs: MatchingPairs, logit_scale: torch.Tensor | float) -> torch.Tensor:
+    """Ours, not the paper's: a score means the same for every text.
+
+    With `l = scale·(s − 0.5)` the right pair's loss is `−log σ(l)` and a wrong one's `−log σ(−l)`;
+    both kinds weigh the same. The other losses compare scores of one image or of one text, so
+    each may have an offset of its own, and no threshold tells right from wrong.
+
+    Args:
+        pairs: three texts and three images per example.
+        logit_scale: factor on the cosines, above 0.
+
+    Returns:
+        A scalar.
+    """
+    _check(pairs)
+    own = pairs.texts[:, :1].expand(-1, pairs.text_queries.shape[1] - 1, -1)
+    seen = torch.cat((pairs.image_queries, pairs.text_queries[:, 1:]), dim=1).float()
+    texts = torch.cat((pairs.texts, own), dim=1).float()  # [B, 5, D]
+    scores = (normalize(seen, dim=-1) * normalize(texts, dim=-1)[:, :, None]).sum(-1).amax(-1)
+    logits = logit_scale * (scores - VERDICT)
+    return -(logsigmoid(logits[:, 0]).mean() + logsigmoid(-logits[:, 1:]).mean()) / 2
 
 
 def _check(pairs: MatchingPairs) -> None:

@@ -9,7 +9,7 @@ from torch.nn.functional import normalize
 
 from ..adapter import AdapterOutput, DiscriminativeAdapter
 from ..boxes import Targets
-from .contrastive import MatchingPairs, contrastive_loss, recognition_loss
+from .contrastive import MatchingPairs, contrastive_loss, recognition_loss, verdict_loss
 from .grounding import DEFAULT_WEIGHTS, grounding_losses
 from .weights import LossWeights, weighted_total
 
@@ -39,7 +39,7 @@ def probing_losses(
     """The objective of probing and, with the denoising loss, of tuning.
 
     `i2t + t2i + ce + 5·bbox + 2·giou + contrastive_align (+ mse)` with the published coefficients,
-    and `recognition`, which is ours, where its coefficient is not 0.
+    and `recognition` and `verdict`, which are ours, where their coefficients are not 0.
 
     Call it inside the module that a distributed wrapper wraps: `logit_scale` and the projection of
     tokens are used here and nowhere else.
@@ -73,6 +73,8 @@ def probing_losses(
     losses |= {"contrastive_i2t": i2t, "contrastive_t2i": t2i}
     if weights.recognition:
         losses["recognition"] = recognition_loss(pairs, scale)
+    if weights.verdict:
+        losses["verdict"] = verdict_loss(pairs, scale)
     if denoising is not None:
         losses["mse"] = denoising
     return losses | {"total": weighted_total(losses, weights)}

@@ -15,6 +15,7 @@ COEFFICIENTS = (
     "contrastive_i2t",
     "contrastive_t2i",
     "recognition",
+    "verdict",
     "mse",
 )
 """Losses that enter the total, under the published names where the paper has them."""
@@ -32,6 +33,7 @@ class LossWeights:
         contrastive_i2t: own image against three texts.
         contrastive_t2i: own text against three images.
         recognition: images against all texts of the batch; not in the paper, 0 leaves it out.
+        verdict: right pairs against wrong ones by one threshold; the same.
         mse: denoising loss, in tuning only.
         eos_coef: weight of a query that should say "no object" in the class loss.
         temperature: temperature of the contrastive alignment loss, above 0.
@@ -51,6 +53,7 @@ class LossWeights:
     contrastive_i2t: float = 1.0
     contrastive_t2i: float = 1.0
     recognition: float = 0.0
+    verdict: float = 0.0
     mse: float = 1.0
     eos_coef: float = 0.1
     temperature: float = 0.07

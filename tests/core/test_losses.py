@@ -22,6 +22,7 @@ from dpt_core.losses import (
     grounding_losses,
     probing_losses,
     recognition_loss,
+    verdict_loss,
     weighted_total,
 )
 from dpt_core.losses.contrastive import PAIRS
@@ -370,8 +371,30 @@ def test_recognition_does_not_tell_paraphrases_apart():
     assert recognition_loss(pairs, 50.0) < 1e-6
 
 
-def test_recognition_is_left_out_by_default():
-    assert LossWeights().recognition == 0
-    losses = {"ce": torch.tensor(1.0), "recognition": torch.tensor(3.0)}
+def test_verdict_wants_one_threshold_for_all_texts():
+    """Queries at a cosine c to the own text and d to the others; both examples alike, or not."""
+
+    def pairs(cosines):  # [B, 5]
+        own = torch.eye(4)[0].expand(len(cosines), 3, 4)
+        queries = torch.zeros(5, len(cosines), 1, 4)
+        queries[..., 0] = cosines.T[..., None]
+        queries[..., 1] = (1 - queries[..., 0] ** 2).sqrt()
+        return MatchingPairs.from_passes(queries.flatten(0, 1), own)
+
+    told_apart = torch.tensor([[0.9, 0.1, 0.1, 0.1, 0.1]] * 2)
+    assert verdict_loss(pairs(told_apart), 50.0) < 1e-6
+    offset = told_apart.clone()
+    offset[0] = torch.tensor([0.49, -0.31, -0.31, -0.31, -0.31])
+    offset_loss = verdict_loss(pairs(offset), 50.0)
+    assert offset_loss == pytest.approx(math.log1p(math.exp(0.5)) / 4, rel=1e-3)
+    chance = pairs(torch.full((2, 5), 0.5))
+    assert verdict_loss(chance, 50.0) == pytest.approx(math.log(2))
+    assert contrastive_loss(pairs(offset), 50.0)[0] < 1e-6
+
+
+@pytest.mark.parametrize("name", ["recognition", "verdict"])
+def test_losses_of_ours_are_left_out_by_default(name):
+    assert getattr(LossWeights(), name) == 0
+    losses = {"ce": torch.tensor(1.0), name: torch.tensor(3.0)}
     assert weighted_total(losses, LossWeights()) == 1
-    assert weighted_total(losses, LossWeights(recognition=2.0)) == 7
+    assert weighted_total(losses, LossWeights(**{name: 2.0})) == 7
