@@ -70,6 +70,7 @@ ADAPTER = AdapterConfig(
     text_width=TEXT_WIDTH,
     width=128,
     feed_forward=512,
+    encoder_layers=2,
     grounding_queries=20,
     classes=65,
     phrase_width=TEXT_WIDTH,

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..distributed import process_state
 from ..evaluation import defaults
@@ -40,22 +43,24 @@ class Recipe:
 
     Attributes:
         pairs: scene pairs that the denoiser and the adapter see.
-        sample: scene pairs whose latents are given unit variance.
+        sample: scene pairs whose latents are given unit variance, and examples by whose features
+            the adapter's input is whitened.
         previews: pictures drawn and judged at each checkpoint of the denoiser.
         wrong: share of captions in the denoiser's training that are hard negatives.
         lean: its timesteps lean towards high noise by that much.
         seen: examples whose features the adapter sees in probing; pairs come again with new noise.
-        recognition: coefficient of that loss, which the paper does not have.
+        recognition, verdict: coefficients of losses that the paper does not have.
         text, crops, whole, denoiser, refined, probing, tuning: settings of the stages.
     """
 
-    pairs: int = 10240
+    pairs: int = 20480
     sample: int = 256
     previews: int = 24
     wrong: float = 0.05
     lean: float = 1.6
-    seen: int = 20480
+    seen: int = 40960
     recognition: float = 4.0
+    verdict: float = 2.0
     text: LoopConfig = LoopConfig(
         steps=1200, batch_size=128, learning_rate=1e-3, schedule="cosine", warmup=50
     )
@@ -76,8 +81,8 @@ class Recipe:
         precision="bf16", ema=0.998, seed=1338, save_every=1000,
     )  # fmt: skip
     probing: LoopConfig = LoopConfig(
-        steps=3000, batch_size=16, learning_rate=1e-3, schedule="cosine", warmup=100,
-        save_every=500,
+        steps=10_000, batch_size=16, learning_rate=1e-3, schedule="cosine", warmup=100,
+        precision="bf16", save_every=1000,
     )  # fmt: skip
     tuning: LoopConfig = LoopConfig(
         steps=450, batch_size=8, learning_rate=5e-4, schedule="cosine", precision="bf16",
@@ -232,8 +237,10 @@ class Kitchen:
         data = SeenBefore(self._tensors("features"), grounding)
         backbone = self.backbone(self._load("refined", model.new_unet()))
         preview = box_preview(backbone, grounding, latents=True)
-        task = self._run("probing", task, data, collate=collate_seen, preview=preview)
-        return task.adapter.state_dict()
+        math = sdpa_kernel(SDPBackend.MATH)  # fused attention is slow in bf16 on CPUs, backwards
+        with self._whitened(adapter, fresh=True), math:
+            self._run("probing", task, data, collate=collate_seen, preview=preview)
+        return adapter.state_dict()
 
     def _tuning(self) -> dict[str, torch.Tensor]:
         from ..adapter import DiscriminativeAdapter
@@ -250,9 +257,18 @@ class Kitchen:
         )
         data = Pairs(*self._pairs())
         preview = box_preview(backbone, data.grounding, latents=True)
-        task = self._run("tuning", task, data, collate=collate, preview=preview)
-        adapter = {f"adapter.{key}": value for key, value in task.adapter.state_dict().items()}
-        return adapter | {f"lora.{key}": value for key, value in lora_of(task.unet).items()}
+        with self._whitened(adapter):
+            self._run("tuning", task, data, collate=collate, preview=preview)
+        tuned = {f"adapter.{key}": value for key, value in adapter.state_dict().items()}
+        return tuned | {f"lora.{key}": value for key, value in lora_of(task.unet).items()}
+
+    def _whitened(self, adapter: nn.Module, fresh: bool = False) -> AbstractContextManager[None]:
+        """The adapter's input in coordinates in which all that the features say weighs the same."""
+        from ..training.whitening import whitened_input
+
+        with safe_open(self.file("features"), "pt") as kept:
+            features = kept.get_slice("features")[: self.recipe.sample, 0]
+        return whitened_input(adapter, features, fresh)
 
     def _pairs(self) -> tuple[Any, Any]:
         """Matching and grounding examples."""
@@ -269,7 +285,7 @@ class Kitchen:
 
     @property
     def _weights(self) -> LossWeights:
-        return LossWeights(recognition=self.recipe.recognition)
+        return LossWeights(recognition=self.recipe.recognition, verdict=self.recipe.verdict)
 
     def _files(self) -> dict[str, torch.Tensor]:
         """What ships, in half precision: `files/{unet,vae,text_encoder,dpt}.safetensors`."""

@@ -34,7 +34,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             if node["type"] == "DPT_LoadAdapter":
                 (server.base / "models" / "dpt" / node["widgets_values"][0]).touch()
     shutil.copy(find_comfyui() / "input" / "example.png", server.base / "input")
-    server.start()
+    server.start(previews="none")  # they would stay on the samplers and cover other nodes
     quiet = ("Comfy.Workflow.Persist", "Comfy.Graph.CanvasInfo")
     server.post("settings", {"Comfy.TutorialCompleted": True, **dict.fromkeys(quiet, False)})
     yield server
