@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import torch
+
+PATIENCE = timedelta(days=7)
+"""How long a process that is done waits for the others."""
 
 
 def without_gpu() -> bool:
@@ -13,13 +17,12 @@ def without_gpu() -> bool:
     return not (torch.cuda.is_available() or torch.backends.mps.is_available())
 
 
-def process_state(cpu: bool = False, **options: Any) -> Any:
+def process_state(cpu: bool = False) -> Any:
     """accelerate's `PartialState` of this process.
 
     Args:
         cpu: compute on the CPU even where there is a GPU.
-        options: of `PartialState`.
     """
     from accelerate import PartialState
 
-    return PartialState(cpu=cpu or without_gpu(), **options)
+    return PartialState(cpu=cpu or without_gpu(), timeout=PATIENCE)

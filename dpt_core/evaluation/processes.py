@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 
 from ..distributed import process_state
-
-PATIENCE = timedelta(days=7)
-"""How long a process that is done waits for the others."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,7 @@ class Processes:
     """
 
     def __init__(self, device: str = "cpu") -> None:
-        self._state = process_state(device == "cpu", timeout=PATIENCE)
+        self._state = process_state(device == "cpu")
         self.share = Share(self._state.process_index, self._state.num_processes)
         self.main = self._state.is_main_process
         self.device = device

@@ -105,7 +105,7 @@ def demo(
     until: Annotated[str, typer.Option(help="Last stage to run.")] = "files",
 ) -> None:
     """Remake the demo model: some hours on two CPU cores, in as many runs as you like."""
-    from ..demo.recipe import Kitchen
+    from ..demo.kitchen import Kitchen
 
     _report(lambda: Kitchen(folder).make(until))
 
