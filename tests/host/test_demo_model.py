@@ -113,9 +113,9 @@ def test_same_autoencoder(host, pipeline):
 SAME = 60  # decibels
 CORRECTIONS = {
     "plain": None,
-    "published": {"strength": 2.0},
-    "normalised": {"strength": 0.005, "step": "normalised", "inner_steps": 2},
-    "lagged": {"strength": 5.0, "mode": "lagged"},
+    "published": {"strength": 0.5},
+    "normalised": {"strength": 0.002, "step": "normalised", "inner_steps": 2},
+    "lagged": {"strength": 2.0, "mode": "lagged"},
 }
 """Gentle: the score is the best query's, and after longer moves rounding chooses another one."""
 
@@ -132,7 +132,7 @@ def test_same_picture_on_the_same_schedule(host, pipeline, correction):
         text = text_vectors(pipeline, [PROMPT])
         with self_correcting(pipeline.unet, adapter, text, **rest, **rule):
             expected = diffusers_picture(pipeline)
-        assert psnr(plain, expected) < SAME - 2
+        assert psnr(plain, expected) < SAME - 10
     model_sampling = host.model.get_model_object("model_sampling")
     sigmas = model_sampling.sigma(torch.cat((pipeline.scheduler.timesteps, torch.zeros(1))))
     latent = empty_latent()["samples"]
