@@ -188,9 +188,12 @@ def chinese(server):
 def test_names_in_chinese(chinese, page, screenshots):
     names = [chinese[name]["display_name"] for name in NODES]
     assert [page.evaluate(ADD, name) for name in NODES] == names
-    page.mouse.dblclick(1100, 700)  # opens the search for nodes
-    page.wait_for_function("document.activeElement.tagName === 'INPUT'")
-    page.keyboard.type("DPT")
+    search = page.locator("input:focus")
+    for _ in range(10):
+        page.mouse.dblclick(1100, 700)  # opens the search for nodes, once the canvas listens
+        if appears(search):
+            break
+    search.fill("DPT")
     for name in names:
         expect(page.get_by_text(name, exact=True).first).to_be_visible()
     page.screenshot(path=screenshots / "Chinese.png")
