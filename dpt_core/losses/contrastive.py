@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch.nn.functional import cross_entropy, logsigmoid, normalize
 
+from ..score import alignment_score
+
 PAIRS = (
     ("own image", "own text"),
     ("own image", "hard text"),
@@ -37,6 +39,11 @@ class MatchingPairs(NamedTuple):
     image_queries: torch.Tensor
     text_queries: torch.Tensor
     texts: torch.Tensor
+
+    @property
+    def seen(self) -> torch.Tensor:
+        """Queries of the five passes in the order of :data:`PAIRS`, `[B, 5, Q, D]` float32."""
+        return torch.cat((self.image_queries, self.text_queries[:, 1:]), dim=1).float()
 
     @classmethod
     def from_passes(cls, queries: torch.Tensor, texts: torch.Tensor) -> MatchingPairs:
@@ -114,7 +121,7 @@ def recognition_loss(pairs: MatchingPairs, logit_scale: torch.Tensor | float) ->
         A scalar. Texts that say the same as the true one are no candidates.
     """
     _check(pairs)
-    seen = torch.cat((pairs.image_queries, pairs.text_queries[:, 1:]), dim=1).float()
+    seen = pairs.seen
     passes, names = seen.shape[1], pairs.texts.shape[1]
     shown = torch.arange(passes, device=seen.device).sub(names - 1).clamp(min=0)  # 0, 0, 0, 1, 2
     queries = normalize(seen.flatten(0, 1), dim=-1)  # [5·B, Q, D]
@@ -142,10 +149,10 @@ def verdict_loss(pairs: MatchingPairs, logit_scale: torch.Tensor | float) -> tor
         A scalar.
     """
     _check(pairs)
-    own = pairs.texts[:, :1].expand(-1, pairs.text_queries.shape[1] - 1, -1)
-    seen = torch.cat((pairs.image_queries, pairs.text_queries[:, 1:]), dim=1).float()
-    texts = torch.cat((pairs.texts, own), dim=1).float()  # [B, 5, D]
-    scores = (normalize(seen, dim=-1) * normalize(texts, dim=-1)[:, :, None]).sum(-1).amax(-1)
+    seen = pairs.seen
+    own = pairs.texts[:, :1].expand(-1, seen.shape[1] - pairs.texts.shape[1], -1)
+    texts = torch.cat((pairs.texts, own), dim=1)  # [B, 5, D]
+    scores = alignment_score(seen.flatten(0, 1), texts.flatten(0, 1)).unflatten(0, texts.shape[:2])
     logits = logit_scale * (scores - VERDICT)
     return -(logsigmoid(logits[:, 0]).mean() + logsigmoid(-logits[:, 1:]).mean()) / 2
 
