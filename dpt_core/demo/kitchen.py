@@ -117,7 +117,7 @@ class Kitchen:
             latents = []
             loader = DataLoader(Subset(Scenes(self.recipe.pairs), share), 32)
             with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-                for pictures in tqdm(loader, desc="latents"):
+                for pictures in tqdm(loader, "latents", disable=self._quiet):
                     means = vae.encode(pictures.flatten(0, 1)).latent_dist.mean
                     latents.append((means * model.LATENT_SCALE).unflatten(0, (-1, 2)).half())
             return {"latents": torch.cat(latents)}
@@ -165,7 +165,7 @@ class Kitchen:
             torch.manual_seed(SEED + share.start)
             loader = DataLoader(Subset(examples, share), 16, collate_fn=collate)
             with torch.no_grad():
-                for batch in tqdm(loader, desc="features"):
+                for batch in tqdm(loader, "features", disable=self._quiet):
                     with torch.autocast("cpu", torch.bfloat16):
                         features, timesteps, texts, _ = task.see(batch)[0]
                     seen.append((features.transpose(0, 1).half(), timesteps, texts.float()))
@@ -211,6 +211,11 @@ class Kitchen:
             self._run("tuning", task, data, collate=collate, preview=preview)
         tuned = {f"adapter.{key}": value for key, value in adapter.state_dict().items()}
         return tuned | {f"lora.{key}": value for key, value in lora_of(task.unet).items()}
+
+    @property
+    def _quiet(self) -> bool:
+        """Of several processes only the main one shows its progress."""
+        return not process_state().is_main_process
 
     def _shared(self, stage: str, work: Callable[[range], Tensors], count: int) -> Tensors:
         """What all processes together make of `count` items, in order; the main one gets it."""
