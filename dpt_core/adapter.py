@@ -66,7 +66,7 @@ class DiscriminativeAdapter(nn.Module):
         self.config = config
         width = config.width
         queries = config.matching_queries + config.grounding_queries
-        self.input_proj = nn.Conv2d(config.in_channels, width, kernel_size=1)
+        self.input_proj = nn.Conv2d(config.in_channels, width, config.patch, stride=config.patch)
         self.timestep_embedding = TimestepEmbedding(width)
         self.query_embed = nn.Embedding(queries, width)
         self.transformer = Transformer(config)
@@ -121,8 +121,8 @@ class DiscriminativeAdapter(nn.Module):
                 f"adapter expects {self.config.in_channels} channels at {self.config.tap}, got "
                 f"{features.shape[1]}: it was trained on another model family"
             )
-        batch, _, height, width = features.shape
-        cells = self.input_proj(features.to(self.input_proj.weight.dtype))
+        cells = self.input_proj(self._whole_patches(features.to(self.input_proj.weight.dtype)))
+        batch, _, height, width = cells.shape
         position = sine_position(height, width, self.config.width, features.device).to(cells.dtype)
         position = position + self.timestep_embedding(timesteps)[:, :, None, None]
         return self.transformer(
@@ -130,3 +130,10 @@ class DiscriminativeAdapter(nn.Module):
             rearrange(position, "b c h w -> b (h w) c"),
             repeat(queries, "q c -> b q c", b=batch),
         )
+
+    def _whole_patches(self, features: torch.Tensor) -> torch.Tensor:
+        """A feature map with its last row and column repeated until patches cover it."""
+        down, right = (-side % self.config.patch for side in features.shape[2:])
+        if down or right:
+            return nn.functional.pad(features, (0, right, 0, down), mode="replicate")
+        return features

@@ -29,6 +29,7 @@ class AdapterConfig:
         text_width: width D of the text vector `y`.
         tap: where the feature map is read, one of :data:`TAPS`.
         text: which vector is `y`, one of :data:`TEXT_SOURCES`.
+        patch: side of the squares of cells that the transformer takes as one; 1 as published.
         width: transformer width; a multiple of `heads` and of 4.
         heads: attention heads.
         feed_forward: width of the transformer's feed-forward layers.
@@ -45,6 +46,7 @@ class AdapterConfig:
     text_width: int
     tap: str = "up1"
     text: str = "eos_hidden"
+    patch: int = 1
     width: int = 256
     heads: int = 8
     feed_forward: int = 2048
@@ -66,7 +68,7 @@ class AdapterConfig:
             raise ValueError(
                 f"width must be a multiple of heads ({self.heads}) and of 4; got {self.width}"
             )
-        for name in ("in_channels", "text_width", "matching_queries", "decoder_layers"):
+        for name in ("in_channels", "text_width", "patch", "matching_queries", "decoder_layers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
 
@@ -119,6 +121,7 @@ class AdapterConfig:
         sizes = {
             "in_channels": size("input_proj.weight", 1),
             "text_width": size("map_to_clip.2.weight"),
+            "patch": size("input_proj.weight", 2),
             "width": size("input_proj.weight"),
             "feed_forward": size("transformer.encoder.layers.0.linear1.weight"),
             "encoder_layers": _count_layers(tensors, "transformer.encoder.layers."),

@@ -50,6 +50,7 @@ def probing(
     save_every: SaveEvery = None,
     workers: Workers = 0,
     tap: Annotated[str, typer.Option(help="Where the adapter reads the UNet.")] = "up1",
+    patch: Annotated[int, typer.Option(help="Side of the squares of cells it takes as one.")] = 1,
     cpu: Cpu = False,
 ) -> None:
     """Stage 1: train an adapter on a frozen model."""
@@ -60,7 +61,7 @@ def probing(
         stages.PROBING.loop, steps, batch_size, accumulate, learning_rate, precision, save_every,
         workers, device,
     )  # fmt: skip
-    config = replace(stages.PROBING, loop=loop, size=size, tap=tap)
+    config = replace(stages.PROBING, loop=loop, size=size, tap=tap, patch=patch)
     sources = stages.Sources(matching, grounding, images, latents)
     _report(stages.probe, model, sources, output, config, phrase_encoder, device)
 

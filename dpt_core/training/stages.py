@@ -41,7 +41,7 @@ class StageConfig:
         loop: optimisation.
         weights: coefficients of the losses.
         size: side of the square pictures in pixels.
-        tap: where the adapter reads the UNet.
+        tap, patch: where the adapter reads the UNet, and the side of what it takes as one cell.
         rank: of the LoRA (tuning).
         gradient_checkpointing: recompute the UNet's activations instead of storing them (tuning).
     """
@@ -50,6 +50,7 @@ class StageConfig:
     weights: LossWeights = field(default_factory=LossWeights)
     size: int = 512
     tap: str = "up1"
+    patch: int = 1
     rank: int = RANK
     gradient_checkpointing: bool = True
 
@@ -145,6 +146,7 @@ def probe(
         in_channels=tap_channels(backbone.unet.config.block_out_channels, config.tap),
         text_width=backbone.text_encoder.config.hidden_size,
         tap=config.tap,
+        patch=config.patch,
         **sizes,
     )
     torch.manual_seed(config.loop.seed)

@@ -21,17 +21,19 @@ RIDGE = 1e-3
 
 
 class Whitened(nn.Module):
-    """The parametrisation `W = W' M^(-1/2)` of a 1 × 1 convolution's weights, `M = E[f fᵀ]`.
+    """The parametrisation `W = W' M^(-1/2)` of a patch embedding's weights, `M = E[f fᵀ]`.
 
-    What is trained, `W'`, is the map of the whitened features `M^(-1/2) f`.
+    What is trained, `W'`, is the map of the whitened patches `M^(-1/2) f`.
 
     Args:
         features: `[N, C, h, w]` feature maps at the tap.
+        patch: side of the patches.
     """
 
-    def __init__(self, features: torch.Tensor) -> None:
+    def __init__(self, features: torch.Tensor, patch: int = 1) -> None:
         super().__init__()
-        cells = features.float().movedim(1, 0).flatten(1)
+        patches = nn.functional.unfold(features.float(), patch, stride=patch)
+        cells = patches.movedim(1, 0).flatten(1)
         energy, directions = torch.linalg.eigh(cells @ cells.T / cells.shape[1])
         scale = (energy.clamp(min=0) + RIDGE * energy.mean()).sqrt()
         self.register_buffer("whiten", directions / scale @ directions.T)
@@ -46,7 +48,7 @@ class Whitened(nn.Module):
     @staticmethod
     def _times(weight: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
         with torch.autocast(weight.device.type, enabled=False):
-            return torch.einsum("dcxy,ck->dkxy", weight, matrix)
+            return (weight.flatten(1) @ matrix).view_as(weight)
 
 
 @contextmanager
@@ -61,11 +63,11 @@ def whitened_input(
         fresh: the adapter is untrained; its first map then gives cells of unit variance.
     """
     first = adapter.input_proj
-    parametrize.register_parametrization(first, "weight", Whitened(features))
+    parametrize.register_parametrization(first, "weight", Whitened(features, adapter.config.patch))
     if fresh:
-        nn.init.orthogonal_(
-            first.parametrizations.weight.original, (first.out_channels / first.in_channels) ** 0.5
-        )
+        whitened = first.parametrizations.weight.original
+        rows, columns = whitened.flatten(1).shape
+        nn.init.orthogonal_(whitened, max(1, rows / columns) ** 0.5)
         nn.init.zeros_(first.bias)
     try:
         yield

@@ -30,6 +30,7 @@ CONFIG = AdapterConfig(
     contrastive_width=6,
     phrase_width=12,
     tap="up2",
+    patch=2,
     text="pooled",
 )
 

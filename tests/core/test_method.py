@@ -122,6 +122,20 @@ def test_matching_alone_equals_the_whole_adapter(layers):
     assert whole.boxes.shape == (2, 100, 4)
 
 
+def test_patches_of_cells():
+    """Four cells make one; where they do not divide the map, its edge is repeated."""
+    adapter = DiscriminativeAdapter(AdapterConfig(8, 12, patch=2, width=32)).eval()
+    features, timesteps = torch.randn(2, 8, 6, 4), torch.tensor([3, 700])
+    with torch.no_grad():
+        whole, cut = adapter(features, timesteps), adapter(features[:, :, :5, :3], timesteps)
+        repeated = torch.cat((features[:, :, :5], features[:, :, 4:5]), 2)
+        repeated = torch.cat((repeated[..., :3], repeated[..., 2:3]), 3)
+        torch.testing.assert_close(cut, adapter(repeated, timesteps))
+        for place in ((0, 0), (1, 1)):  # all four are seen
+            features[:, :, place[0], place[1]] += 1
+            assert not torch.equal(adapter(features, timesteps).boxes, whole.boxes)
+
+
 def test_features_of_another_width():
     adapter = DiscriminativeAdapter(AdapterConfig(8, 12, width=32))
     with pytest.raises(ValueError, match="expects 8 channels at up1, got 9"):
@@ -129,7 +143,8 @@ def test_features_of_another_width():
 
 
 @pytest.mark.parametrize(
-    "field, value", [("tap", "up9"), ("text", "last"), ("width", 30), ("matching_queries", 0)]
+    "field, value",
+    [("tap", "up9"), ("text", "last"), ("width", 30), ("patch", 0), ("matching_queries", 0)],
 )
 def test_config_says_what_it_expects(field, value):
     with pytest.raises(ValueError, match=field):
