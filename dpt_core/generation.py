@@ -89,6 +89,7 @@ def generate(
             rule=sampling.rule,
             inner_steps=sampling.inner_steps,
             mode=sampling.mode,
+            scheduler=pipeline.scheduler,
         )
     with correcting as run:
         pictures = pipeline(

@@ -14,12 +14,16 @@ import torch
 ScoreFunction = Callable[[torch.Tensor], torch.Tensor]
 """From latents `[B, ...]` to alignment scores `[B]`, differentiable."""
 
-RULES = ("published", "normalised")
-"""How far a latent moves: the published step is `η ∂s/∂z`; the normalised one has the gradient's
-direction and, whatever its size, a root mean square of η over the latent's numbers."""
+RULES = ("published", "normalised", "annealed")
+"""How far a latent moves. The published step is `η ∂s/∂z`. The normalised one has the gradient's
+direction and, whatever its size, a root mean square of η over the latent's numbers. The annealed
+one is `η (1 − ᾱ) ∂s/∂z`, as far as a classifier with the logit `η s` guides (Dhariwal and Nichol,
+arXiv 2105.05233, equation 14): far while there is noise, not at all in the end."""
 
-MODES = ("exact", "lagged")
-"""Which gradient moves a latent: its own, or the one that the pass of the last step has left."""
+MODES = ("exact", "lagged", "guidance")
+"""What the gradient moves. exact: the latent it was taken at, before the backbone denoises it, as
+published. The others take it from the backbone's one pass. lagged: the next step's latent.
+guidance: the prediction of that pass, `x̂₀ + (move of z)/√ᾱ`, as a classifier guides."""
 
 LOSS_SCALES = (2.0**12, 2.0**6, 1.0)
 """Loss scales tried in turn when the backbone runs in float16."""
@@ -105,6 +109,7 @@ def step(
     strength: float,
     input_scale: float | torch.Tensor = 1.0,
     rule: str = "published",
+    noise_variance: float | torch.Tensor = 1.0,
 ) -> torch.Tensor:
     """How far a latent moves, zero for rows whose gradient is not finite.
 
@@ -113,9 +118,11 @@ def step(
 
     Args:
         gradient: `[B, ...]`, ∂s/∂x.
-        strength: η, ≥ 0; published value 0.5, sensible normalised values 0.01 to 0.2.
+        strength: η, ≥ 0; published value 0.5, sensible normalised values 0.01 to 0.2, annealed
+            ones 5 to 50.
         input_scale: a, a number or `[B, 1, ...]`; 1 for variance-preserving latents.
         rule: one of :data:`RULES`.
+        noise_variance: 1 − ᾱ, like `input_scale`; for the annealed rule.
 
     Raises:
         ValueError: no such rule.
@@ -123,7 +130,9 @@ def step(
     if rule not in RULES:
         raise ValueError(f"the step must be one of {', '.join(RULES)}; got {rule!r}")
     gradient = without_bad_rows(gradient)
-    if rule == "published":
+    if rule == "annealed":
+        strength = strength * noise_variance
+    if rule != "normalised":
         return gradient * (strength / input_scale**2)
     size = gradient.flatten(1).square().mean(1).sqrt().view(-1, *[1] * (gradient.ndim - 1))
     return gradient / size.clamp(min=torch.finfo(size.dtype).tiny) * (strength / input_scale)
@@ -138,6 +147,7 @@ def correct(
     half: bool = False,
     rule: str = "published",
     inner_steps: int = 1,
+    noise_variance: float | torch.Tensor = 1.0,
 ) -> CorrectedLatent:
     """Move latents along the gradient of their alignment score: `ẑ = z + η ∂s/∂z`.
 
@@ -150,6 +160,7 @@ def correct(
         rule: one of :data:`RULES`; the paper has the first.
         inner_steps: moves in a row, each along the gradient where the last one ended; the paper
             has 1. Score and gradient returned are those of the first.
+        noise_variance: 1 − ᾱ, for the annealed rule.
 
     Raises:
         ValueError: negative strength, no inner step, an unknown rule, or a score without gradient.
@@ -162,7 +173,7 @@ def correct(
     for _ in range(inner_steps):
         score, gradient = score_gradient(moved, score_fn, half)
         first = first or (score, without_bad_rows(gradient))
-        moved = moved + step(gradient, strength, input_scale, rule).to(z.dtype)
+        moved = moved + step(gradient, strength, input_scale, rule, noise_variance).to(z.dtype)
     return CorrectedLatent(moved, *first)
 
 
@@ -170,13 +181,13 @@ def check_mode(mode: str, inner_steps: int) -> None:
     """Refuse what cannot be done.
 
     Raises:
-        ValueError: no such mode, or several moves a step with the one gradient of lagged.
+        ValueError: no such mode, or several moves a step where there is one gradient.
     """
     if mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(MODES)}; got {mode!r}")
-    if mode == "lagged" and inner_steps > 1:
+    if mode != "exact" and inner_steps > 1:
         raise ValueError(
-            f"inner_steps ({inner_steps}) needs mode exact: lagged takes one gradient a step, from "
+            f"inner_steps ({inner_steps}) needs mode exact: {mode} takes one gradient a step, from "
             "the pass that is needed anyway"
         )
 

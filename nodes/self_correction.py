@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..dpt_core.self_correction import RULES
+from ..dpt_core.self_correction import MODES, RULES
 from .host.adapter import AdapterIO, LoadedAdapter
 from .host.correction import CUSTOM, PRESETS, chosen, with_self_correction
 from .host.progress import show_scores
@@ -53,10 +53,10 @@ def correction_inputs() -> list[io.Input]:
         ),
         io.Combo.Input(
             "mode",
-            options=["exact", "lagged"],
+            options=list(MODES),
             default="exact",
-            tooltip="exact: the paper's loop. lagged: each step's gradient moves the next step, "
-            "at about half the extra time.",
+            tooltip="exact: the paper's loop. The others take about half the extra time: lagged "
+            "moves the next step's latent, guidance moves the step's own prediction.",
         ),
         io.Combo.Input(
             "step",
@@ -64,8 +64,8 @@ def correction_inputs() -> list[io.Input]:
             default="published",
             optional=True,
             tooltip="published: the paper's step, strength times the gradient. normalised: the "
-            "gradient's direction with a length of its own, so that one strength (try 0.02 to 0.1) "
-            "suits every model and noise level.",
+            "gradient's direction with a length of its own (try strength 0.02 to 0.1). annealed: "
+            "strength times the gradient times the share of noise (try 10 to 50).",
         ),
         io.Int.Input(
             "inner_steps",

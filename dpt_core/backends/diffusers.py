@@ -91,6 +91,7 @@ def self_correcting(
     rule: str = "published",
     inner_steps: int = 1,
     mode: str = "exact",
+    scheduler: Any = None,
 ) -> Iterator[CorrectedRun]:
     """Let a UNet correct the latents it is called with: `ẑ = z + η ∂s/∂z`.
 
@@ -107,51 +108,66 @@ def self_correcting(
         start_percent, end_percent: part of the noise schedule to correct, each in [0, 1].
         every_n_steps: correct every n-th call, ≥ 1.
         rule, inner_steps: see :func:`~dpt_core.self_correction.correct`.
-        mode: one of :data:`~dpt_core.self_correction.MODES`. Lagged, a call's gradient comes from
-            its own pass and moves the next corrected call, at about half the extra cost.
+        mode: one of :data:`~dpt_core.self_correction.MODES`; lagged and guidance have about half
+            the extra cost of exact.
+        scheduler: the pipeline's, which knows the noise; for the annealed rule and for guidance.
 
     Yields:
         The scores as they come.
 
     Raises:
-        ValueError: the adapter does not fit the UNet, or there is no such mode.
+        ValueError: the adapter does not fit the UNet, there is no such mode, or the scheduler is
+            missing.
     """
     check_unet(unet, adapter.config)
     check_mode(mode, inner_steps)
+    if scheduler is None and (rule == "annealed" or mode == "guidance"):
+        raise ValueError(
+            "the annealed rule and the mode guidance need to know the noise: give scheduler, the "
+            "pipeline's"
+        )
     run, calls, inside = CorrectedRun(), 0, False
     latest, earliest = ((1 - percent) * LAST_TIMESTEP for percent in (start_percent, end_percent))
     half = unet.dtype == torch.float16
     previous: torch.Tensor | None = None
     plain, replaced = unet.forward, "forward" in vars(unet)
 
-    def exact(z: torch.Tensor, rows: slice, call: UNetCall) -> Any:
+    def exact(z: torch.Tensor, rows: slice, call: UNetCall, alpha: float) -> Any:
         timestep, context, chosen = call.of(rows, len(z))
         score = score_function(unet, adapter, timestep, context, text, **chosen)
-        corrected = correct(z[rows], score, strength, half=half, rule=rule, inner_steps=inner_steps)
+        corrected = correct(
+            z[rows], score, strength, half=half, rule=rule, inner_steps=inner_steps,
+            noise_variance=1 - alpha,
+        )  # fmt: skip
         run.scores.append(corrected.score.cpu())
         moved = z.clone()
         moved[rows] = corrected.latent
         return plain(moved, call.timestep, call.context, **call.inputs)
 
-    def lagged(z: torch.Tensor, rows: slice, call: UNetCall) -> Any:
+    def in_one_pass(z: torch.Tensor, rows: slice, call: UNetCall, alpha: float) -> Any:
         nonlocal previous
         timestep, context, chosen = call.of(rows, len(z))
-        moved = z[rows]
-        if previous is not None and previous.shape == moved.shape:
-            moved = moved + previous.to(moved.dtype)
+        start = z[rows]
+        if previous is not None and previous.shape == start.shape:
+            start = start + previous.to(start.dtype)
         tap = FeatureTap(unet, adapter.config.tap)
         with torch.inference_mode(False), torch.enable_grad(), tap as reached:
-            leaf = moved.detach().clone().requires_grad_()
+            leaf = start.detach().clone().requires_grad_()
             output = plain(leaf, timestep, context, **chosen)
             score = _score(adapter, reached.features, timestep, text)
             gradient = gradient_of(score, leaf, half)
         run.scores.append(score.detach().float().cpu())
-        previous = step(gradient, strength, rule=rule)
-        if len(moved) == len(z):
-            return _joined(output)
-        others = slice(None, len(z) - len(moved))
-        timestep, context, chosen = call.of(others, len(z))
-        return _joined(plain(z[others], timestep, context, **chosen), output)
+        move = step(gradient, strength, rule=rule, noise_variance=1 - alpha)
+        predicted = output[0].detach()
+        if mode == "lagged":
+            previous = move
+        else:
+            predicted = predicted + _in_prediction(move, alpha, scheduler).to(predicted.dtype)
+        if len(start) < len(z):
+            others = slice(None, len(z) - len(start))
+            timestep, context, chosen = call.of(others, len(z))
+            predicted = torch.cat((plain(z[others], timestep, context, **chosen)[0], predicted))
+        return (predicted,) if isinstance(output, tuple) else type(output)(predicted)
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         nonlocal calls, inside
@@ -166,9 +182,10 @@ def self_correcting(
         z = call.sample
         rows = slice(len(z) // 2, None) if guided else slice(None)
         run.timesteps.append(level)
+        alpha = float(scheduler.alphas_cumprod[round(level)]) if scheduler else 1.0
         inside = True
         try:
-            return (lagged if mode == "lagged" else exact)(z, rows, call)
+            return (exact if mode == "exact" else in_one_pass)(z, rows, call, alpha)
         finally:
             inside = False
 
@@ -218,11 +235,20 @@ def _score(
     return alignment_score(adapter.match(features.float(), timesteps), text.float())
 
 
-def _joined(*outputs: Any) -> Any:
-    """Outputs of a UNet for rows that follow each other as one, without gradient."""
-    last = outputs[-1]
-    parts = [output[0].detach() for output in outputs]
-    return (torch.cat(parts),) if isinstance(last, tuple) else type(last)(torch.cat(parts))
+def _in_prediction(move: torch.Tensor, alpha: float, scheduler: Any) -> torch.Tensor:
+    """What a UNet's output changes by where `x̂₀` changes by `move / √ᾱ`.
+
+    `x̂₀ = (z − √(1−ᾱ) ε̂)/√ᾱ`, and `x̂₀ = √ᾱ z − √(1−ᾱ) v̂`.
+
+    Raises:
+        ValueError: the UNet predicts something else.
+    """
+    noise, signal = (1 - alpha) ** 0.5, alpha**0.5
+    divisors = {"epsilon": -noise, "v_prediction": -noise * signal, "sample": signal}
+    kind = scheduler.config.prediction_type
+    if kind not in divisors:
+        raise ValueError(f"guidance knows predictions of {', '.join(divisors)}; this is {kind}")
+    return move / divisors[kind]
 
 
 def rows_of(value: Any, rows: slice | torch.Tensor, total: int) -> Any:

@@ -23,13 +23,9 @@ Strength = Annotated[
 Start = Annotated[float, typer.Option(min=0, max=1, help="Correct from this part of sampling on.")]
 End = Annotated[float, typer.Option(min=0, max=1, help="Correct up to this part of sampling.")]
 Every = Annotated[int, typer.Option(min=1, help="Correct every n-th step.")]
-Rule = Annotated[
-    str, typer.Option(help="Size of a correction: published, or normalised per picture.")
-]
+Rule = Annotated[str, typer.Option(help="Size of a correction: published, normalised or annealed.")]
 InnerSteps = Annotated[int, typer.Option(min=1, help="Corrections in a row at each step.")]
-Mode = Annotated[
-    str, typer.Option(help="Gradient of the step itself (exact), or of the last one (lagged).")
-]
+Mode = Annotated[str, typer.Option(help="What the gradient moves: exact, lagged or guidance.")]
 Timestep = Annotated[int, typer.Option(min=0, max=999, help="Noise level at which is scored.")]
 Draws = Annotated[int, typer.Option(min=1, help="Noise draws that a score is averaged over.")]
 Weights = Annotated[

@@ -38,8 +38,8 @@ class Correction:
         strength: the paper's η, ≥ 0; 0 switches the correction off.
         start_percent, end_percent: part of the sampling to correct, each in [0, 1].
         every_n_steps: correct every n-th step, ≥ 1.
-        mode: `exact`, or `lagged`: the gradient of one call moves the next call's input.
-        step: `published` or `normalised`, see :func:`dpt_core.self_correction.step`.
+        mode: one of :data:`dpt_core.self_correction.MODES`.
+        step: one of :data:`dpt_core.self_correction.RULES`.
         inner_steps: moves in a row at each corrected step, ≥ 1; `exact` only.
     """
 
@@ -168,8 +168,8 @@ class SelfCorrector:
         rows = conditional_rows(call, run.targets) if run and self._is_due(run, sigma) else None
         if rows is None:
             return call.run(executor)
-        correct = self._lagged if self._correction.mode == "lagged" else self._exact
-        return correct(executor, run, call, rows)
+        ways = {"exact": self._exact, "lagged": self._lagged, "guidance": self._guidance}
+        return ways[self._correction.mode](executor, run, call, rows)
 
     def _is_due(self, run: Run, sigma: torch.Tensor) -> bool:
         level = float(sigma[0])
@@ -212,22 +212,27 @@ class SelfCorrector:
         predicted, scores, gradient = run.scorer.predictions(executor, call, rows, x + move)
         run.lagged[rows.key] = self._step(run, gradient, rows, sigma)
         self._report(run, float(sigma[0]), rows, scores)
-        denoised = torch.empty_like(call.x)
-        denoised[rows.index] = run.rebase(predicted, sigma, x, move).to(denoised)
-        others = torch.ones(len(call.x), dtype=torch.bool)
-        others[rows.index.cpu()] = False
-        if others.any():
-            others = others.nonzero()[:, 0].to(call.x.device)
-            denoised[others] = call.select(others).run(executor)
-        return denoised
+        return _with_others(executor, call, rows, run.rebase(predicted, sigma, x, move))
+
+    def _guidance(
+        self, executor: Any, run: Run, call: ModelCall, rows: ConditionalRows
+    ) -> torch.Tensor:
+        """Denoise the conditional rows, then move the prediction by their gradient."""
+        x, sigma = call.x[rows.index], call.sigma[rows.index]
+        predicted, scores, gradient = run.scorer.predictions(executor, call, rows, x)
+        move = run.to_x(self._step(run, gradient, rows, sigma), sigma)
+        self._report(run, float(sigma[0]), rows, scores)
+        return _with_others(executor, call, rows, predicted + move.to(predicted))
 
     def _step(
         self, run: Run, gradient: torch.Tensor, rows: ConditionalRows, sigma: torch.Tensor
     ) -> torch.Tensor:
         """How far the variance-preserving latent moves, `[R, C, h, w]`."""
         run.warn_once(gradient)
-        wanted = self._correction
-        move = step(gradient / run.input_scale(sigma), wanted.strength, rule=wanted.step)
+        wanted, scale = self._correction, run.input_scale(sigma)
+        move = step(
+            gradient / scale, wanted.strength, rule=wanted.step, noise_variance=1 - scale**2
+        )
         return move if run.mask is None else move * mask_rows(run.mask, rows).to(move)
 
     def _report(self, run: Run, sigma: float, rows: ConditionalRows, scores: torch.Tensor) -> None:
@@ -236,3 +241,17 @@ class SelfCorrector:
             images = int(rows.image.max()) + 1
             per_image = scores.view(-1, images).mean(0)  # chunks of a picture follow each other
             self._listener(run.step_at(sigma), run.steps, per_image.cpu())
+
+
+def _with_others(
+    executor: Any, call: ModelCall, rows: ConditionalRows, predicted: torch.Tensor
+) -> torch.Tensor:
+    """A call's result: what was predicted for some rows, and a pass of the others."""
+    denoised = torch.empty_like(call.x)
+    denoised[rows.index] = predicted.to(denoised)
+    others = torch.ones(len(call.x), dtype=torch.bool)
+    others[rows.index.cpu()] = False
+    if others.any():
+        others = others.nonzero()[:, 0].to(call.x.device)
+        denoised[others] = call.select(others).run(executor)
+    return denoised

@@ -48,6 +48,16 @@ def test_a_normalised_step_without_a_gradient_stays():
     assert torch.equal(correct(z, lambda z: z.sum(1) * 0, 1.0, rule="normalised").latent, z)
 
 
+def test_an_annealed_step_shrinks_with_the_noise():
+    gradient, scale = torch.randn(2, 4, 3, 3), torch.tensor([0.1, 0.9]).view(2, 1, 1, 1)
+    noise = 1 - scale**2
+    moved = step(gradient, 20.0, scale, "annealed", noise)
+    torch.testing.assert_close(moved, noise * step(gradient, 20.0, scale))
+    z = torch.randn(3, 4, 2, 2)
+    corrected = correct(z, quadratic, 0.5, rule="annealed", noise_variance=0.5)
+    torch.testing.assert_close(corrected.latent, 0.75 * z)
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_inner_steps_follow_each_other(rule):
     z = torch.randn(2, 3)

@@ -9,9 +9,10 @@ from comfy.patcher_extension import WrappersMP
 from comfy_extras import nodes_custom_sampler
 from comfy_extras.nodes_custom_sampler import Noise_RandomNoise, SamplerCustomAdvanced
 from comfy_extras.nodes_freelunch import FreeU_V2
+from dpt_pack.dpt_core.self_correction import MODES
 from dpt_pack.nodes.host.correction import Correction, with_self_correction
 from dpt_pack.nodes.host.lora import with_lora
-from runs import call, corrected, distance, latents, sample
+from runs import STRENGTH, call, corrected, distance, latents, sample
 from tiny_models import FAMILIES, tiny_adapter, tiny_model, tiny_text, with_control
 
 from nodes import ConditioningCombine, ConditioningSetArea, ConditioningSetMask
@@ -38,7 +39,7 @@ def check(model, adapter, at_least: float = 1e-3, **run) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("mode", ["exact", "lagged"])
+@pytest.mark.parametrize("mode", MODES)
 def test_families(family, mode, adapter):
     model = tiny_model(family)
     moved, scores = corrected(model, adapter, mode=mode)
@@ -48,13 +49,14 @@ def test_families(family, mode, adapter):
     assert distance(result, sample(model)) > 1e-3
 
 
-@pytest.mark.parametrize("mode", ["exact", "lagged"])
+@pytest.mark.parametrize("mode", MODES)
 def test_a_batch_equals_single_runs(mode, model, adapter):
     start = latents(4, seed=11)
-    together = sample(corrected(model, adapter, mode=mode)[0], latent=start, denoise=0.99)
+    strength = 1.0 if mode == "guidance" else STRENGTH  # a prediction goes further than a latent
+    together = sample(corrected(model, adapter, strength, mode=mode)[0], latent=start, denoise=0.99)
     noise = comfy.sample.prepare_noise(start["samples"], 7)
     for row in range(4):
-        moved, _ = corrected(model, adapter, mode=mode)
+        moved, _ = corrected(model, adapter, strength, mode=mode)
         guider = comfy.samplers.CFGGuider(moved)
         guider.set_conds(tiny_text(1), tiny_text(2))
         guider.set_cfg(7.5)
@@ -102,7 +104,7 @@ def test_masked_prompts(model, adapter):
     check(model, adapter, positive=ConditioningCombine().combine(left, right)[0])
 
 
-@pytest.mark.parametrize("mode", ["exact", "lagged"])
+@pytest.mark.parametrize("mode", MODES)
 def test_inpainting_leaves_the_rest_alone(mode, model, adapter):
     latent = latents(seed=5)
     mask = torch.zeros(1, 1, 128, 128)

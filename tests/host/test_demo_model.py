@@ -18,6 +18,7 @@ from demo_files import demo_folder
 from dpt_pack.dpt_core.backends.diffusers import self_correcting, text_vectors
 from dpt_pack.dpt_core.demo import load as diffusers_side
 from dpt_pack.dpt_core.demo import model as sizes
+from dpt_pack.dpt_core.self_correction import MODES
 from dpt_pack.nodes import demo_model
 from dpt_pack.nodes.alignment_score import AlignmentScore
 from dpt_pack.nodes.apply_lora import ApplyLoRA
@@ -116,6 +117,8 @@ CORRECTIONS = {
     "published": {"strength": 0.5},
     "normalised": {"strength": 0.002, "step": "normalised", "inner_steps": 2},
     "lagged": {"strength": 2.0, "mode": "lagged"},
+    "annealed": {"strength": 0.5, "step": "annealed"},
+    "guidance": {"strength": 0.5, "step": "annealed", "mode": "guidance"},
 }
 """Gentle: the score is the best query's, and after longer moves rounding chooses another one."""
 
@@ -130,6 +133,7 @@ def test_same_picture_on_the_same_schedule(host, pipeline, correction):
         rest = {key: value for key, value in correction.items() if key != "step"}
         adapter = host.adapter.checkpoint.adapter
         text = text_vectors(pipeline, [PROMPT])
+        rest["scheduler"] = pipeline.scheduler
         with self_correcting(pipeline.unet, adapter, text, **rest, **rule):
             expected = diffusers_picture(pipeline)
         assert psnr(plain, expected) < SAME - 10
@@ -198,7 +202,7 @@ def test_loras_stack(host):
     assert torch.equal(sample(host.model, **run), plain)
 
 
-@pytest.mark.parametrize("mode", ["exact", "lagged"])
+@pytest.mark.parametrize("mode", MODES)
 def test_corrects_itself(host, mode):
     positive, negative = texts(host.clip).values()
     run = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from comfy.model_management import InterruptProcessingException
+from dpt_pack.dpt_core.self_correction import MODES
 from dpt_pack.nodes.host.correction import Correction, with_self_correction
 from runs import corrected, distance, sample
 from tiny_models import tiny_adapter, tiny_model
@@ -26,7 +27,7 @@ def test_off_is_the_unmodified_model(adapter, strength):
     assert with_self_correction(model, adapter, Correction(strength)) is model
 
 
-@pytest.mark.parametrize("mode", ["exact", "lagged"])
+@pytest.mark.parametrize("mode", MODES)
 def test_a_run_changes_nothing(mode):
     model, adapter = tiny_model("sd15"), tiny_adapter()
     plain, before = sample(model), everything(model)

@@ -82,11 +82,43 @@ def test_lagged_moves_by_the_last_gradient(stack):
     assert run.timesteps == [800.0, 700.0]
 
 
-def test_lagged_takes_no_inner_steps(stack):
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+def test_guidance_moves_the_predicted_picture(stack, kind):
+    """By `(1 − ᾱ)/√ᾱ η ∂s/∂z`, whatever the UNet predicts; only the conditional row."""
     unet, checkpoint = stack.unet(), load_checkpoint(stack.checkpoint)
+    adapter, text = checkpoint.adapter, stack.text["pooled_cond"][:1]
+    context = torch.cat([stack.text["uncond"][:1], stack.text["cond"][:1]])
+    scheduler = DDIMScheduler(prediction_type=kind, clip_sample=False)
+    scheduler.set_timesteps(10)
+    z, timestep = torch.randn(2, 4, 16, 16), int(scheduler.timesteps[4])
+    alpha = scheduler.alphas_cumprod[timestep]
+    score = score_function(unet, adapter, timestep, context[1:], text)
+    scores, gradient = score_gradient(z[1:], score)
+
+    def picture() -> torch.Tensor:
+        output = unet(z, timestep, context).sample
+        return scheduler.step(output, timestep, z).pred_original_sample
+
+    with torch.no_grad():
+        plain = picture()
+        settings = {"rule": "annealed", "mode": "guidance", "scheduler": scheduler}
+        with self_correcting(unet, adapter, text, 50.0, **settings) as run:
+            moved = picture()
+    torch.testing.assert_close(moved[:1], plain[:1], atol=1e-4, rtol=1e-4)
+    expected = 50.0 * (1 - alpha) / alpha.sqrt() * gradient
+    torch.testing.assert_close(moved[1:] - plain[1:], expected, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(run.scores[0], scores)
+
+
+def test_what_a_mode_or_a_rule_needs(stack):
+    unet, checkpoint = stack.unet(), load_checkpoint(stack.checkpoint)
+    scheduler = DDIMScheduler()
     for options, told in (
         ({"mode": "lagged", "inner_steps": 2}, "exact"),
+        ({"mode": "guidance", "inner_steps": 2, "scheduler": scheduler}, "exact"),
         ({"mode": "x"}, "lagged"),
+        ({"mode": "guidance"}, "give scheduler"),
+        ({"rule": "annealed"}, "give scheduler"),
     ):
         with pytest.raises(ValueError, match=told):
             with self_correcting(unet, checkpoint.adapter, stack.text["pooled_cond"], **options):
