@@ -5,11 +5,11 @@ from __future__ import annotations
 STEPS = 20
 GUIDANCE = 2.5
 
-STRENGTH = 0.03
+STRENGTH = 40.0
 START_PERCENT = 0.0
-END_PERCENT = 0.5
+END_PERCENT = 0.6
 EVERY_N_STEPS = 1
-RULE = "normalised"
+RULE = "annealed"
 INNER_STEPS = 1
 MODE = "exact"
 
