@@ -93,7 +93,7 @@ def test_discrimination_stops_goes_on_and_answers(model_folder, real, tmp_path, 
     kept = models.plain.scheduler.alphas_cumprod[500]
     noisy = kept.sqrt() * latent + (1 - kept).sqrt() * noise
     text, outputs = data[0].captions[1], []
-    hook = models.tuned.unet.up_blocks[1].register_forward_hook(lambda *each: outputs.append(each))
+    hook = models.tuned.unet.up_blocks[2].register_forward_hook(lambda *each: outputs.append(each))
     with torch.no_grad():
         context = models.tuned.encode_prompt([text], "cpu", 1, False)[0]
         models.tuned.unet(noisy, 500, context)

@@ -173,7 +173,7 @@ def test_scores_average_draws_and_do_not_mix_pictures(models):
 def watching(unet):
     """Outputs of the up block that the adapter reads."""
     outputs = []
-    hook = unet.up_blocks[1].register_forward_hook(lambda *each: outputs.append(each[2]))
+    hook = unet.up_blocks[2].register_forward_hook(lambda *each: outputs.append(each[2]))
     yield outputs
     hook.remove()
 
