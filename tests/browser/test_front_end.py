@@ -44,7 +44,8 @@ SHOWN = """(types) => app.graph._nodes.filter((node) => types.includes(node.type
 BROKEN = """() => app.graph._nodes.filter(
     (node) => node.has_errors || !(node.type in LiteGraph.registered_node_types))
     .map((node) => node.type)"""
-
+DONE = """() => fetch("/api/queue").then((answer) => answer.json())
+    .then((queue) => !queue.queue_running.length && !queue.queue_pending.length)"""
 FRAME = """() => {
     const parts = [...app.graph._nodes.map((node) => node.getBounding()),
                    ...app.graph._groups.map((group) => group._bounding)]
@@ -148,6 +149,8 @@ def test_run_and_result_on_the_canvas(page, path, server, demo, screenshots):
     assert_open(page, path)
     page.get_by_test_id("queue-button").click()
     page.wait_for_function(SHOWN, arg=SHOWS)
+    page.wait_for_function(DONE)
+    page.wait_for_timeout(500)  # texts are painted after the pictures
     save_picture(page, screenshots / f"{path.stem}, run.jpg")
     results = (server.base / "output").rglob("*.png")
     result = max(results, key=lambda picture: picture.stat().st_mtime)
