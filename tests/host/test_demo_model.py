@@ -18,16 +18,21 @@ from demo_files import demo_folder
 from dpt_pack.dpt_core.backends.diffusers import self_correcting, text_vectors
 from dpt_pack.dpt_core.demo import load as diffusers_side
 from dpt_pack.dpt_core.demo import model as sizes
+from dpt_pack.dpt_core.evaluation.adapter_metrics import WORLD, unique_phrase
 from dpt_pack.dpt_core.self_correction import MODES
+from dpt_pack.dpt_core.shapes.data import scene_pair
+from dpt_pack.dpt_core.shapes.scene import render
 from dpt_pack.nodes import demo_model
 from dpt_pack.nodes.alignment_score import AlignmentScore
 from dpt_pack.nodes.apply_lora import ApplyLoRA
+from dpt_pack.nodes.ground_phrase import GroundPhrase
 from dpt_pack.nodes.host.demo import load_demo
 from dpt_pack.nodes.host.encode import encode_prompt
 from dpt_pack.nodes.ksampler import KSampler
 from dpt_pack.nodes.text_encode import TextEncode
 from runs import call, corrected, distance, sample
 from tiny_models import random_lora
+from torchvision.ops import box_convert, box_iou
 
 from nodes import CLIPTextEncode, EmptyLatentImage, VAEDecode
 
@@ -246,3 +251,26 @@ def test_preview(host, monkeypatch, method):
         assert isinstance(shown, latent_preview.Latent2RGBPreviewer)
         picture = shown.decode_latent_to_preview(torch.zeros(1, 4, 16, 16))
         assert picture.size == (16, 16)
+
+
+def test_finds_what_phrases_name(host, folder):
+    """Referring expressions on scenes that training did not see: the surest box, IoU ≥ 0.5."""
+    if folder != sizes.FOLDER:
+        pytest.skip("the demo's weights are not here")
+    hits = []
+    for index in range(60):
+        pair = scene_pair(WORLD, index)
+        if (asked := unique_phrase(pair)) is None:
+            continue
+        image = torch.tensor(render(pair.scene))[None] / 255
+        ((found,), *_) = as_executed(GroundPhrase).execute(
+            model=host.model, adapter=host.adapter, vae=host.vae, images=image,
+            phrase=encode_prompt(host.clip, asked.text), threshold=0.0, max_boxes=1, timestep=500,
+            seed=index,
+        ).result  # fmt: skip
+        (box,) = found
+        corners = [box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"]]
+        truth = box_convert(128 * torch.tensor([asked.box]), "cxcywh", "xyxy")
+        hits.append(float(box_iou(torch.tensor([corners]), truth)) >= 0.5)
+    assert len(hits) > 30
+    assert sum(hits) / len(hits) >= 0.75
