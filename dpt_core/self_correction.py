@@ -119,7 +119,7 @@ def step(
     Args:
         gradient: `[B, ...]`, ∂s/∂x.
         strength: η, ≥ 0; published value 0.5, sensible normalised values 0.01 to 0.2, annealed
-            ones 5 to 50.
+            ones 10 to 50.
         input_scale: a, a number or `[B, 1, ...]`; 1 for variance-preserving latents.
         rule: one of :data:`RULES`.
         noise_variance: 1 − ᾱ, like `input_scale`; for the annealed rule.

@@ -117,14 +117,15 @@ def self_correcting(
 
     Raises:
         ValueError: the adapter does not fit the UNet, there is no such mode, or the scheduler is
-            missing.
+            missing or does not say how much noise there is.
     """
     check_unet(unet, adapter.config)
     check_mode(mode, inner_steps)
-    if scheduler is None and (rule == "annealed" or mode == "guidance"):
+    needs_noise = rule == "annealed" or mode == "guidance"
+    if needs_noise and not hasattr(scheduler, "alphas_cumprod"):
         raise ValueError(
             "the annealed rule and the mode guidance need to know the noise: give scheduler, the "
-            "pipeline's"
+            f"pipeline's, of a kind that has alphas_cumprod; got {type(scheduler).__name__}"
         )
     run, calls, inside = CorrectedRun(), 0, False
     latest, earliest = ((1 - percent) * LAST_TIMESTEP for percent in (start_percent, end_percent))
@@ -182,7 +183,7 @@ def self_correcting(
         z = call.sample
         rows = slice(len(z) // 2, None) if guided else slice(None)
         run.timesteps.append(level)
-        alpha = float(scheduler.alphas_cumprod[round(level)]) if scheduler else 1.0
+        alpha = float(scheduler.alphas_cumprod[round(level)]) if needs_noise else 1.0
         inside = True
         try:
             return (exact if mode == "exact" else in_one_pass)(z, rows, call, alpha)

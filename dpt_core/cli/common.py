@@ -23,9 +23,11 @@ Strength = Annotated[
 Start = Annotated[float, typer.Option(min=0, max=1, help="Correct from this part of sampling on.")]
 End = Annotated[float, typer.Option(min=0, max=1, help="Correct up to this part of sampling.")]
 Every = Annotated[int, typer.Option(min=1, help="Correct every n-th step.")]
-Rule = Annotated[str, typer.Option(help="Size of a correction: published, normalised or annealed.")]
+RULE = typer.Option(help="Size of a correction: published, normalised or annealed.")
+Rule = Annotated[str, RULE]
 InnerSteps = Annotated[int, typer.Option(min=1, help="Corrections in a row at each step.")]
-Mode = Annotated[str, typer.Option(help="What the gradient moves: exact, lagged or guidance.")]
+MODE = typer.Option(help="What the gradient moves: exact, lagged or guidance.")
+Mode = Annotated[str, MODE]
 Timestep = Annotated[int, typer.Option(min=0, max=999, help="Noise level at which is scored.")]
 Draws = Annotated[int, typer.Option(min=1, help="Noise draws that a score is averaged over.")]
 Weights = Annotated[

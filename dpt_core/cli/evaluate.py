@@ -10,6 +10,8 @@ import typer
 
 from ..evaluation import defaults
 from .common import (
+    MODE,
+    RULE,
     Device,
     Draws,
     End,
@@ -112,9 +114,9 @@ def sweep(
     start: Annotated[list[float], typer.Option(min=0, max=1)] = [defaults.START_PERCENT],  # noqa: B006
     end: Annotated[list[float], typer.Option(min=0, max=1)] = [defaults.END_PERCENT],  # noqa: B006
     every: Annotated[list[int], typer.Option(min=1)] = [defaults.EVERY_N_STEPS],  # noqa: B006
-    rule: Annotated[list[str], typer.Option(help="Any of dpt demo's.")] = [defaults.RULE],  # noqa: B006
+    rule: Annotated[list[str], RULE] = [defaults.RULE],  # noqa: B006
     inner_steps: Annotated[list[int], typer.Option(min=1)] = [defaults.INNER_STEPS],  # noqa: B006
-    mode: Annotated[list[str], typer.Option(help="Any of dpt demo's.")] = [defaults.MODE],  # noqa: B006
+    mode: Annotated[list[str], MODE] = [defaults.MODE],  # noqa: B006
     lora: Annotated[bool, typer.Option(help="All arms with the LoRA.")] = False,
     prompts: Annotated[int, typer.Option(min=1)] = defaults.SWEEP_PROMPTS,
     split: Split = "tuning",

@@ -230,9 +230,8 @@ class SelfCorrector:
         """How far the variance-preserving latent moves, `[R, C, h, w]`."""
         run.warn_once(gradient)
         wanted, scale = self._correction, run.input_scale(sigma)
-        move = step(
-            gradient / scale, wanted.strength, rule=wanted.step, noise_variance=1 - scale**2
-        )
+        noise = (scale * sigma.view_as(scale)) ** 2
+        move = step(gradient / scale, wanted.strength, rule=wanted.step, noise_variance=noise)
         return move if run.mask is None else move * mask_rows(run.mask, rows).to(move)
 
     def _report(self, run: Run, sigma: float, rows: ConditionalRows, scores: torch.Tensor) -> None:

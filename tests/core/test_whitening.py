@@ -46,7 +46,8 @@ def test_faint_directions_learn_as_fast_as_strong_ones(adapter, features):
         )
         (gradient,) = torch.autograd.grad(cells.square().sum(1).mean() / 2, trained)
         trained.data -= 0.5 * gradient
-    torch.testing.assert_close(adapter.input_proj.weight, before / 2, rtol=0.1, atol=3e-3)
+    atol = {1: 1e-3, 2: 3e-3}[adapter.config.patch]  # of more weights more are tiny
+    torch.testing.assert_close(adapter.input_proj.weight, before / 2, rtol=0.1, atol=atol)
 
 
 def test_a_fresh_map_gives_cells_of_unit_variance(adapter, features):

@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, EDMEulerScheduler
 
 from dpt_core import AdapterConfig, load_checkpoint
 from dpt_core.backends.diffusers import check_unet, score_function, self_correcting
@@ -119,6 +119,7 @@ def test_what_a_mode_or_a_rule_needs(stack):
         ({"mode": "x"}, "lagged"),
         ({"mode": "guidance"}, "give scheduler"),
         ({"rule": "annealed"}, "give scheduler"),
+        ({"rule": "annealed", "scheduler": EDMEulerScheduler()}, "got EDMEulerScheduler"),
     ):
         with pytest.raises(ValueError, match=told):
             with self_correcting(unet, checkpoint.adapter, stack.text["pooled_cond"], **options):
