@@ -60,16 +60,24 @@ class FeatureTap:
         unet: the UNet; its forward pass is watched, nothing about it changes.
         tap: one of :data:`~dpt_core.config.TAPS`.
         stop: raise :class:`TapReached` at the tap instead of computing the rest.
+        then: called with the feature map of every pass, before the rest is computed.
 
     Attributes:
         features: `[B, C, h, w]` of the latest forward pass, or None before one.
     """
 
-    def __init__(self, unet: nn.Module, tap: str, *, stop: bool = False) -> None:
+    def __init__(
+        self,
+        unet: nn.Module,
+        tap: str,
+        *,
+        stop: bool = False,
+        then: Callable[[torch.Tensor], None] | None = None,
+    ) -> None:
         kind, index = split_tap(tap, len(unet.config.block_out_channels))
         blocks = {"bottom": unet.down_blocks, "mid": [unet.mid_block], "up": unet.up_blocks}
         self._block = blocks[kind][index]
-        self._stop = stop
+        self._stop, self._then = stop, then
         self.features: torch.Tensor | None = None
 
     def __enter__(self) -> FeatureTap:
@@ -87,6 +95,8 @@ class FeatureTap:
 
     def _read(self, block: nn.Module, inputs: Any, output: Any) -> None:
         self.features = output[0] if isinstance(output, tuple) else output
+        if self._then:
+            self._then(self.features)
         if self._stop:
             raise TapReached
 

@@ -151,15 +151,21 @@ def self_correcting(
         start = z[rows]
         if previous is not None and previous.shape == start.shape:
             start = start + previous.to(start.dtype)
-        tap = FeatureTap(unet, adapter.config.tap)
-        with torch.inference_mode(False), torch.enable_grad(), tap as reached:
+        found = []
+
+        def at_tap(features: torch.Tensor) -> None:
+            score = _score(adapter, features, timestep, text)
+            found[:] = score.detach().float().cpu(), gradient_of(score, leaf, half)
+            torch.set_grad_enabled(False)  # the rest needs no graph; enable_grad restores it
+
+        tap = FeatureTap(unet, adapter.config.tap, then=at_tap)
+        with torch.inference_mode(False), torch.enable_grad(), tap:
             leaf = start.detach().clone().requires_grad_()
             output = plain(leaf, timestep, context, **chosen)
-            score = _score(adapter, reached.features, timestep, text)
-            gradient = gradient_of(score, leaf, half)
-        run.scores.append(score.detach().float().cpu())
+        score, gradient = found
+        run.scores.append(score)
         move = step(gradient, strength, rule=rule, noise_variance=1 - alpha)
-        predicted = output[0].detach()
+        predicted = output[0]
         if mode == "lagged":
             previous = move
         else:

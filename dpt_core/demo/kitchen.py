@@ -20,7 +20,6 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..distributed import process_state
-from ..evaluation import defaults
 from ..losses import LossWeights
 from ..training.loop import train
 from ..training.lora import lora_of
@@ -134,6 +133,7 @@ class Kitchen:
     def _denoise(self, stage: str, unet: nn.Module) -> Tensors:
         from ..shapes.data import ShapesDenoising
         from ..training.base.denoiser import DenoiserTask
+        from .preview import judged_preview
 
         backbone = self.backbone(unet.train())
         backbone.unet.requires_grad_(True)
@@ -142,7 +142,8 @@ class Kitchen:
             wrong=self.recipe.wrong, lean=self.recipe.lean,
         )  # fmt: skip
         data = ShapesDenoising(self._tensors("latents")["latents"])
-        done = self._run(stage, task, data, preview=self._preview(backbone))
+        preview = judged_preview(backbone, self.recipe.previews, SEED + 3)
+        done = self._run(stage, task, data, preview=preview)
         return done.unet.state_dict()
 
     def _features(self) -> Tensors:
@@ -294,33 +295,6 @@ class Kitchen:
             part.requires_grad_(False).eval()
         scheduler = DDPMScheduler.from_config(model.SCHEDULER)
         return Backbone(unet, vae, text, tokenizer, scheduler)
-
-    def _preview(self, backbone: Any) -> Callable[[nn.Module, Path], None]:
-        """Draw a few captions and judge a few more."""
-        from torchvision.utils import make_grid, save_image
-
-        from ..shapes.data import scene_pair
-        from ..shapes.judge import judge
-
-        pairs = [scene_pair(SEED + 3, index) for index in range(self.recipe.previews)]
-
-        def draw(task: nn.Module, path: Path) -> None:
-            pipeline = model.pipeline(backbone)
-            generators = [torch.Generator().manual_seed(index) for index in range(len(pairs))]
-            pictures = pipeline(
-                [pair.text for pair in pairs], num_inference_steps=defaults.STEPS,
-                guidance_scale=defaults.GUIDANCE,
-                generator=generators, output_type="np",
-            ).images  # fmt: skip
-            held = [
-                judge(picture, pair.caption).holds
-                for picture, pair in zip(pictures, pairs, strict=True)
-            ]
-            logger.warning("%s: the caption holds in %d of %d", path.stem, sum(held), len(held))
-            grid = make_grid(torch.from_numpy(pictures).movedim(-1, 1), nrow=8, padding=2)
-            save_image(grid, path)
-
-        return draw
 
     def _tensors(self, stage: str) -> Tensors:
         return load_file(self.file(stage))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..training.loop import LoopConfig
+from ..training.config import LoopConfig
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from ..distributed import process_state
 from ..features import tap_channels
 from ..losses import LossWeights
 from .backbone import Backbone, PhraseEncoder
+from .config import LoopConfig
 from .data import (
     GroundingDataset,
     HardNegativeTable,
@@ -26,7 +27,7 @@ from .data import (
     with_latents,
 )
 from .discrimination import DiscriminationTask, Pairs, collate
-from .loop import LoopConfig, train
+from .loop import train
 from .lora import RANK, add_lora, lora_of
 from .preview import box_preview
 

@@ -15,7 +15,7 @@ from dpt_core.demo.kitchen import Kitchen
 from dpt_core.demo.load import load_demo
 from dpt_core.demo.recipe import Recipe
 from dpt_core.shapes.data import Scenes
-from dpt_core.training.loop import LoopConfig
+from dpt_core.training.config import LoopConfig
 
 
 def hasty() -> Recipe:

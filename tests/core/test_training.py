@@ -14,7 +14,8 @@ from benchmark_runs import in_two_processes
 from torch import nn
 from torch.utils.data import Dataset
 
-from dpt_core.training.loop import Batches, Interrupted, LoopConfig, train
+from dpt_core.training.config import LoopConfig
+from dpt_core.training.loop import Batches, Interrupted, train
 
 
 class Noise(Dataset):

@@ -82,6 +82,21 @@ def test_lagged_moves_by_the_last_gradient(stack):
     assert run.timesteps == [800.0, 700.0]
 
 
+@pytest.mark.parametrize("mode", ["lagged", "guidance"])
+def test_nothing_is_kept_for_the_way_back_beyond_the_tap(stack, mode):
+    unet, checkpoint = stack.unet(), load_checkpoint(stack.checkpoint)
+    z, recording = torch.randn(2, 4, 16, 16), []
+    context = torch.cat([stack.text["uncond"][:1], stack.text["cond"][:1]])
+    settings = {"mode": mode, "scheduler": DDIMScheduler()}
+    for part in (unet.conv_in, unet.conv_out):
+        part.register_forward_hook(lambda *_: recording.append(torch.is_grad_enabled()))
+    text = stack.text["pooled_cond"][:1]
+    with torch.no_grad(), self_correcting(unet, checkpoint.adapter, text, 50.0, **settings):
+        unet(z, 800, context)
+        assert not torch.is_grad_enabled()
+    assert recording == [True, False, False, False]  # the conditional pass, then the other
+
+
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
 def test_guidance_moves_the_predicted_picture(stack, kind):
     """By `(1 − ᾱ)/√ᾱ η ∂s/∂z`, whatever the UNet predicts; only the conditional row."""

@@ -1,0 +1,48 @@
+"""What the demo's denoiser draws, judged, at every checkpoint of its training."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..evaluation import defaults
+from ..shapes.data import scene_pair
+from ..shapes.judge import judge
+from . import model
+
+logger = logging.getLogger(__name__)
+
+
+def judged_preview(backbone: Any, count: int, seed: int) -> Callable[[nn.Module, Path], None]:
+    """A preview for :func:`~dpt_core.training.loop.train`: captions drawn, verdicts in the log.
+
+    Args:
+        backbone: the model; the UNet that is trained is in it.
+        count: how many captions.
+        seed: of their scenes.
+    """
+    pairs = [scene_pair(seed, index) for index in range(count)]
+
+    def draw(task: nn.Module, path: Path) -> None:
+        from torchvision.utils import make_grid, save_image
+
+        pictures = model.pipeline(backbone)(
+            [pair.text for pair in pairs],
+            num_inference_steps=defaults.STEPS,
+            guidance_scale=defaults.GUIDANCE,
+            generator=[torch.Generator().manual_seed(index) for index in range(count)],
+            output_type="np",
+        ).images
+        held = [
+            judge(picture, pair.caption).holds
+            for picture, pair in zip(pictures, pairs, strict=True)
+        ]
+        logger.warning("%s: the caption holds in %d of %d", path.stem, sum(held), count)
+        save_image(make_grid(torch.from_numpy(pictures).movedim(-1, 1), nrow=8, padding=2), path)
+
+    return draw
