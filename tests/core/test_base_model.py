@@ -50,8 +50,10 @@ def test_whitening_changes_latents_and_no_picture():
     with torch.no_grad():
         before = vae.decode(vae.encode(pictures).latent_dist.mean).sample
         whiten(vae, pictures, 0.18215)
-        latents = vae.encode(pictures).latent_dist.mean
+        found = vae.encode(pictures).latent_dist
+        latents = found.mean
         torch.testing.assert_close(vae.decode(latents).sample, before, atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(found.sample(), latents, atol=1e-3, rtol=0)
     scaled = latents.movedim(1, -1).flatten(0, -2) * 0.18215
     torch.testing.assert_close(torch.cov(scaled.T), torch.eye(4), atol=1e-2, rtol=0)
     torch.testing.assert_close(scaled.mean(0), torch.zeros(4), atol=1e-3, rtol=0)

@@ -36,6 +36,12 @@ def test_loads_whole_and_frozen_and_leaves_the_random_state(folder):
     assert demo.checkpoint.lora
 
 
+def test_the_encoder_that_ships_adds_no_noise():
+    """`dpt train` and diffusers' image-to-image sample the encoder's distribution."""
+    found = load_demo().pipeline.vae.encode(torch.rand(1, 3, 128, 128) * 2 - 1).latent_dist
+    torch.testing.assert_close(found.sample(), found.mean, atol=1e-3, rtol=0)
+
+
 def test_export_is_an_ordinary_diffusers_directory(folder, tmp_path):
     from diffusers import DiffusionPipeline
 

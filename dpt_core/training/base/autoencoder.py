@@ -40,6 +40,10 @@ class Crops(Dataset):
         return to_tensor(render(scene)[y : y + self._side, x : x + self._side])
 
 
+POINT = -20.0
+"""Logarithm of a variance that is none."""
+
+
 class AutoencoderTask(nn.Module):
     """Error of pictures, with latents that a small denoiser can learn.
 
@@ -84,7 +88,8 @@ def whiten(vae: nn.Module, pictures: torch.Tensor, scale: float) -> None:
     """Give the latents zero mean and covariance `1/scale²`, in place, without changing pictures.
 
     Stable Diffusion multiplies latents by a fixed factor and expects unit variance. A linear map
-    into the encoder's last convolution and its inverse into the decoder's first one see to that.
+    into the encoder's last convolution and its inverse into the decoder's first one see to that. No
+    loss has asked how much noise latents bear, so a sample of them is made to be their mean.
 
     Args:
         vae: diffusers' `AutoencoderKL`.
@@ -95,14 +100,14 @@ def whiten(vae: nn.Module, pictures: torch.Tensor, scale: float) -> None:
     middle, covariance = means.mean(0), torch.cov(means.T)
     values, vectors = torch.linalg.eigh(covariance)
     root = vectors @ torch.diag(values.rsqrt()) @ vectors.T / scale
-    spread = root.square().sum(1).sqrt().log() * 2  # what the map does to the noise, roughly
     channels = len(middle)
     weight, bias = vae.quant_conv.weight[:, :, 0, 0], vae.quant_conv.bias
     into = root.to(weight)
     old_weight, old_bias = weight[:channels].clone(), bias[:channels].clone()
     vae.quant_conv.weight[:channels, :, 0, 0] = into @ old_weight
     vae.quant_conv.bias[:channels] = into @ (old_bias - middle.to(weight))
-    vae.quant_conv.bias[channels:] += spread.to(weight)
+    vae.quant_conv.weight[channels:] = 0
+    vae.quant_conv.bias[channels:] = POINT
     after, bias = vae.post_quant_conv.weight, vae.post_quant_conv.bias
     old = after[:, :, 0, 0].clone()
     after[:, :, 0, 0] = old @ root.inverse().to(weight)
