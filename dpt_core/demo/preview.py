@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ..evaluation import defaults
+from ..generation import Sampling, generate
 from ..shapes.data import scene_pair
 from ..shapes.judge import judge
 from . import model
@@ -31,18 +32,18 @@ def judged_preview(backbone: Any, count: int, seed: int) -> Callable[[nn.Module,
     def draw(task: nn.Module, path: Path) -> None:
         from torchvision.utils import make_grid, save_image
 
-        pictures = model.pipeline(backbone)(
+        pictures = generate(
+            model.pipeline(backbone),
             [pair.text for pair in pairs],
-            num_inference_steps=defaults.STEPS,
-            guidance_scale=defaults.GUIDANCE,
-            generator=[torch.Generator().manual_seed(index) for index in range(count)],
-            output_type="np",
-        ).images
+            range(count),
+            Sampling(defaults.STEPS, defaults.GUIDANCE),
+        ).pictures
         held = [
             judge(picture, pair.caption).holds
             for picture, pair in zip(pictures, pairs, strict=True)
         ]
         logger.warning("%s: the caption holds in %d of %d", path.stem, sum(held), count)
-        save_image(make_grid(torch.from_numpy(pictures).movedim(-1, 1), nrow=8, padding=2), path)
+        tiles = torch.from_numpy(pictures).movedim(-1, 1) / 255
+        save_image(make_grid(tiles, nrow=8, padding=2), path)
 
     return draw
