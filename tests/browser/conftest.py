@@ -77,6 +77,8 @@ def page(server: Server, context: sync_api.BrowserContext) -> Iterator[sync_api.
     page.goto("/")
     page.wait_for_function("window.app?.graph?._nodes.length")
     page.wait_for_load_state("networkidle")
+    # A veil that comes back while it fades is lost by the front end, and lies over it for ever.
+    sync_api.expect(page.locator(".p-blockui-mask")).to_have_count(0, timeout=LIMIT)
     yield page
     page.close()
     assert [error for error in errors if not HOSTS_OWN.search(error)] == []
