@@ -8,16 +8,16 @@ GUIDANCE = 2.5
 STRENGTH = 40.0
 START_PERCENT = 0.0
 END_PERCENT = 0.6
-EVERY_N_STEPS = 2
+EVERY_N_STEPS = 1
 RULE = "annealed"
 INNER_STEPS = 1
-MODE = "exact"
+MODE = "lagged"
 
 BATCH_SIZE = 32
 PROMPTS = 504
 """Held-out prompts: 168 of each of the three categories."""
 
-SWEEP_PROMPTS = 150
+SWEEP_PROMPTS = 504
 
 METRIC_TIMESTEPS = (100, 300, 500, 700, 900)
 """Noise levels over which the adapter's figures are averaged."""

@@ -65,7 +65,7 @@ _BALANCED = Correction(
     defaults.MODE, defaults.RULE, defaults.INNER_STEPS,
 )  # fmt: skip
 PRESETS = {
-    "fast": replace(_BALANCED, end_percent=0.3),
+    "fast": replace(_BALANCED, end_percent=0.25),
     "balanced": _BALANCED,
     "published": Correction(),
 }
@@ -195,23 +195,23 @@ class SelfCorrector:
                 if inner == 0:
                     self._report(run, key[0], rows, scores)
             run.remember(key, x, move)
-        corrected = call.x.clone()
-        corrected[rows.index] = x + move
-        denoised = call.run(executor, corrected).clone()
-        denoised[rows.index] = run.rebase(denoised[rows.index], sigma, x, move)
-        return denoised
+        return _denoise_moved(executor, run, call, rows, move)
 
     def _lagged(
         self, executor: Any, run: Run, call: ModelCall, rows: ConditionalRows
     ) -> torch.Tensor:
         """Move the conditional rows by the previous call's gradient; keep this call's."""
         x, sigma = call.x[rows.index], call.sigma[rows.index]
+        key = (float(sigma[0]), rows.key)
+        if (move := run.known(key, x)) is not None:
+            return _denoise_moved(executor, run, call, rows, move)
         move = torch.zeros_like(x)
         if (previous := run.lagged.get(rows.key)) is not None:
             move = run.to_x(previous, sigma).to(x)
         predicted, scores, gradient = run.scorer.predictions(executor, call, rows, x + move)
         run.lagged[rows.key] = self._step(run, gradient, rows, sigma)
-        self._report(run, float(sigma[0]), rows, scores)
+        self._report(run, key[0], rows, scores)
+        run.remember(key, x, move)
         return _with_others(executor, call, rows, run.rebase(predicted, sigma, x, move))
 
     def _guidance(
@@ -219,9 +219,15 @@ class SelfCorrector:
     ) -> torch.Tensor:
         """Denoise the conditional rows, then move the prediction by their gradient."""
         x, sigma = call.x[rows.index], call.sigma[rows.index]
+        key = (float(sigma[0]), rows.key)
+        if (move := run.known(key, x)) is not None:
+            denoised = call.run(executor).clone()
+            denoised[rows.index] += move.to(denoised)
+            return denoised
         predicted, scores, gradient = run.scorer.predictions(executor, call, rows, x)
         move = run.to_x(self._step(run, gradient, rows, sigma), sigma)
-        self._report(run, float(sigma[0]), rows, scores)
+        self._report(run, key[0], rows, scores)
+        run.remember(key, x, move)
         return _with_others(executor, call, rows, predicted + move.to(predicted))
 
     def _step(
@@ -240,6 +246,18 @@ class SelfCorrector:
             images = int(rows.image.max()) + 1
             per_image = scores.view(-1, images).mean(0)  # chunks of a picture follow each other
             self._listener(run.step_at(sigma), run.steps, per_image.cpu())
+
+
+def _denoise_moved(
+    executor: Any, run: Run, call: ModelCall, rows: ConditionalRows, move: torch.Tensor
+) -> torch.Tensor:
+    """A call's result where some rows are denoised at `x + move`."""
+    x, sigma = call.x[rows.index], call.sigma[rows.index]
+    corrected = call.x.clone()
+    corrected[rows.index] = x + move
+    denoised = call.run(executor, corrected).clone()
+    denoised[rows.index] = run.rebase(denoised[rows.index], sigma, x, move)
+    return denoised
 
 
 def _with_others(

@@ -9,6 +9,7 @@ from comfy.patcher_extension import WrappersMP
 from comfy_extras import nodes_custom_sampler
 from comfy_extras.nodes_custom_sampler import Noise_RandomNoise, SamplerCustomAdvanced
 from comfy_extras.nodes_freelunch import FreeU_V2
+from comfy_extras.nodes_pag import PerturbedAttentionGuidance
 from dpt_pack.dpt_core.self_correction import MODES
 from dpt_pack.nodes.host.correction import Correction, with_self_correction
 from dpt_pack.nodes.host.lora import with_lora
@@ -150,6 +151,15 @@ def test_a_second_lora(model):
 def test_freeu(model, adapter):
     patched = call(FreeU_V2, model=model, b1=1.3, b2=1.4, s1=0.9, s2=0.2)
     check(patched, adapter)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_perturbed_attention_moves_once_a_step(mode, model, adapter):
+    """It denoises the same latent twice a step: both passes must see the same move."""
+    moved, scores = corrected(model, adapter, mode=mode)
+    perturbed = call(PerturbedAttentionGuidance, model=moved, scale=3.0)
+    assert sample(perturbed).isfinite().all()
+    assert len(scores) == 4
 
 
 @pytest.mark.parametrize("guider", ["CFGGuider", "DualCFGGuider", "BasicGuider"])
