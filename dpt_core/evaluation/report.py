@@ -105,7 +105,7 @@ def chart(results: dict[str, Any], path: Path) -> None:
     axes.set_xticks(range(len(names)), names)
     axes.grid(axis="y", alpha=0.3)
     axes.set_axisbelow(True)
-    figure.legend(loc="outside upper center", ncols=len(arms), frameon=False)
+    figure.legend(loc="outside upper center", ncols=min(len(arms), 4), frameon=False)
     figure.savefig(path)
 
 
