@@ -22,7 +22,8 @@ arXiv 2105.05233, equation 14): far while there is noise, not at all in the end.
 
 MODES = ("exact", "lagged", "guidance")
 """What the gradient moves. exact: the latent it was taken at, before the backbone denoises it, as
-published. The others take it from the backbone's one pass. lagged: the next step's latent.
+published. The others take it from the backbone's one pass. lagged: the next step's latent
+(:func:`lagged_move`).
 guidance: the prediction of that pass, `x̂₀ + (move of z)/√ᾱ`, as a classifier guides."""
 
 LOSS_SCALES = (2.0**12, 2.0**6, 1.0)
@@ -175,6 +176,19 @@ def correct(
         first = first or (score, without_bad_rows(gradient))
         moved = moved + step(gradient, strength, input_scale, rule, noise_variance).to(z.dtype)
     return CorrectedLatent(moved, *first)
+
+
+def lagged_move(previous: torch.Tensor | None, wanted: torch.Tensor) -> torch.Tensor:
+    """How far the next latent moves in lagged mode: half-way from the last move to the wanted one.
+
+    The gradient was taken where the last move led, so after a long move it asks for a short one;
+    undamped, the two take turns.
+
+    Args:
+        previous: the move at whose end the gradient was taken, or None for no move.
+        wanted: what the gradient asks for, like `previous`.
+    """
+    return wanted if previous is None else (previous + wanted) / 2
 
 
 def check_mode(mode: str, inner_steps: int) -> None:

@@ -14,7 +14,14 @@ from ..adapter import DiscriminativeAdapter
 from ..config import AdapterConfig
 from ..features import FeatureTap, read_features, tap_channels
 from ..score import alignment_score
-from ..self_correction import ScoreFunction, check_mode, correct, gradient_of, step
+from ..self_correction import (
+    ScoreFunction,
+    check_mode,
+    correct,
+    gradient_of,
+    lagged_move,
+    step,
+)
 
 LAST_TIMESTEP = 999
 
@@ -149,7 +156,9 @@ def self_correcting(
         nonlocal previous
         timestep, context, chosen = call.of(rows, len(z))
         start = z[rows]
-        if previous is not None and previous.shape == start.shape:
+        if previous is not None and previous.shape != start.shape:
+            previous = None
+        if previous is not None:
             start = start + previous.to(start.dtype)
         found = []
 
@@ -167,7 +176,7 @@ def self_correcting(
         move = step(gradient, strength, rule=rule, noise_variance=1 - alpha)
         predicted = output[0]
         if mode == "lagged":
-            previous = move
+            previous = lagged_move(previous, move)
         else:
             predicted = predicted + _in_prediction(move, alpha, scheduler).to(predicted.dtype)
         if len(start) < len(z):

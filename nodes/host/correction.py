@@ -16,7 +16,7 @@ import torch
 from comfy.patcher_extension import WrappersMP
 
 from ...dpt_core.evaluation import defaults
-from ...dpt_core.self_correction import check_mode, step
+from ...dpt_core.self_correction import check_mode, lagged_move, step
 from .adapter import LoadedAdapter
 from .rows import ConditionalRows, ModelCall, conditional_rows
 from .run import Run, mask_rows
@@ -205,11 +205,11 @@ class SelfCorrector:
         key = (float(sigma[0]), rows.key)
         if (move := run.known(key, x)) is not None:
             return _denoise_moved(executor, run, call, rows, move)
-        move = torch.zeros_like(x)
-        if (previous := run.lagged.get(rows.key)) is not None:
-            move = run.to_x(previous, sigma).to(x)
+        previous = run.lagged.get(rows.key)
+        move = torch.zeros_like(x) if previous is None else run.to_x(previous, sigma).to(x)
         predicted, scores, gradient = run.scorer.predictions(executor, call, rows, x + move)
-        run.lagged[rows.key] = self._step(run, gradient, rows, sigma)
+        wanted = self._step(run, gradient, rows, sigma)
+        run.lagged[rows.key] = lagged_move(previous, wanted)
         self._report(run, key[0], rows, scores)
         run.remember(key, x, move)
         return _with_others(executor, call, rows, run.rebase(predicted, sigma, x, move))

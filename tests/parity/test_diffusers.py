@@ -64,22 +64,26 @@ def test_range_and_every_nth_call(stack):
     assert torch.equal(unet(z, 750, stack.text["cond"]).sample, plain[2])
 
 
-def test_lagged_moves_by_the_last_gradient(stack):
+def test_lagged_moves_by_the_last_gradients(stack):
+    """From the second move on, half-way from the last one to what its gradient asks for."""
     unet, checkpoint = stack.unet(), load_checkpoint(stack.checkpoint)
     adapter, text = checkpoint.adapter, stack.text["pooled_cond"][:1]
     context = torch.cat([stack.text["uncond"][:1], stack.text["cond"][:1]])
-    z = torch.randn(2, 4, 16, 16)
-    score = score_function(unet, adapter, 800, context[1:], text)
-    scores, gradient = score_gradient(z[1:], score)
-    moved = torch.cat([z[:1], z[1:] + 50.0 * gradient])
-    with torch.no_grad():
-        first, second = unet(z, 800, context).sample, unet(moved, 700, context).sample
-        with self_correcting(unet, adapter, text, 50.0, mode="lagged") as run:
-            torch.testing.assert_close(unet(z, 800, context).sample, first)
-            torch.testing.assert_close(unet(z, 700, context, return_dict=False)[0], second)
-        assert not torch.allclose(second, unet(z, 700, context).sample)
-    torch.testing.assert_close(run.scores[0], scores)
-    assert run.timesteps == [800.0, 700.0]
+    z, move, expected, scores = torch.randn(2, 4, 16, 16), None, [], []
+    for timestep in (800, 700, 600):
+        moved = z if move is None else torch.cat([z[:1], z[1:] + move])
+        with torch.no_grad():
+            expected.append(unet(moved, timestep, context).sample)
+        score = score_function(unet, adapter, timestep, context[1:], text)
+        score, gradient = score_gradient(moved[1:], score)
+        scores.append(score)
+        move = 50.0 * gradient if move is None else (move + 50.0 * gradient) / 2
+    with torch.no_grad(), self_correcting(unet, adapter, text, 50.0, mode="lagged") as run:
+        for timestep, output in zip((800, 700, 600), expected, strict=True):
+            torch.testing.assert_close(unet(z, timestep, context, return_dict=False)[0], output)
+    assert not torch.allclose(expected[2], unet(z, 600, context).sample)
+    torch.testing.assert_close(run.scores, scores)
+    assert run.timesteps == [800.0, 700.0, 600.0]
 
 
 @pytest.mark.parametrize("mode", ["lagged", "guidance"])
