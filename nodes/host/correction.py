@@ -65,7 +65,7 @@ _BALANCED = Correction(
     defaults.MODE, defaults.RULE, defaults.INNER_STEPS,
 )  # fmt: skip
 PRESETS = {
-    "fast": replace(_BALANCED, end_percent=0.25),
+    "fast": replace(_BALANCED, end_percent=0.3),
     "balanced": _BALANCED,
     "published": Correction(),
 }
