@@ -200,7 +200,7 @@ class SelfCorrector:
     def _lagged(
         self, executor: Any, run: Run, call: ModelCall, rows: ConditionalRows
     ) -> torch.Tensor:
-        """Move the conditional rows by the previous call's gradient; keep this call's."""
+        """Move the conditional rows by the previous calls' gradients; keep this call's too."""
         x, sigma = call.x[rows.index], call.sigma[rows.index]
         key = (float(sigma[0]), rows.key)
         if (move := run.known(key, x)) is not None:
