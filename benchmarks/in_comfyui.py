@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -39,7 +40,8 @@ def build(name: str, device: str, dtype: torch.dtype, batch: int, side: int) -> 
     from dpt_pack.dpt_core.checkpoint import Checkpoint
     from dpt_pack.dpt_core.config import AdapterConfig
     from dpt_pack.nodes.host.adapter import managed
-    from dpt_pack.nodes.host.correction import Correction, with_self_correction
+    from dpt_pack.dpt_core.correction import PRESETS, Correction
+    from dpt_pack.nodes.host.correction import with_self_correction
 
     config = AdapterConfig.from_json(adapter_config(name).to_json())  # the pack's own class
     with torch.inference_mode(False):
@@ -49,6 +51,8 @@ def build(name: str, device: str, dtype: torch.dtype, batch: int, side: int) -> 
     positive, negative = (_text(config.text_width, name, seed) for seed in (1, 2))
     noise = torch.randn(batch, 4, side, side, generator=torch.Generator().manual_seed(0))
     clock = Clock(device)
+
+    published = PRESETS["published"]
 
     def run(correction: Correction | None, scorer: type | None = None) -> Run:
         corrected = with_self_correction(model, adapter, correction) if correction else model
@@ -70,10 +74,10 @@ def build(name: str, device: str, dtype: torch.dtype, batch: int, side: int) -> 
 
     return {
         "plain": run(None),
-        "off": run(Correction(0.0)),
-        "exact": run(Correction()),
-        "lagged": run(Correction(mode="lagged")),
-        "published": run(Correction(), _whole_unet_scorer()),
+        "off": run(replace(published, strength=0.0)),
+        "exact": run(published),
+        "lagged": run(replace(published, mode="lagged")),
+        "published": run(published, _whole_unet_scorer()),
     }
 
 

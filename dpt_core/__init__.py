@@ -8,18 +8,20 @@ beyond torch.
 from .adapter import AdapterOutput, DiscriminativeAdapter
 from .checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from .config import TAPS, AdapterConfig
+from .correction import PRESETS, CorrectedLatent, Correction, correct
 from .score import alignment_score
-from .self_correction import CorrectedLatent, correct
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "PRESETS",
     "TAPS",
     "AdapterConfig",
     "AdapterOutput",
     "Checkpoint",
     "CheckpointError",
     "CorrectedLatent",
+    "Correction",
     "DiscriminativeAdapter",
     "alignment_score",
     "correct",

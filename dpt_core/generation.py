@@ -24,8 +24,8 @@ class Sampling:
         strength: of self-correction, the paper's η; 0 samples plainly, at the plain cost.
         start_percent, end_percent: part of the noise schedule that is corrected, each in [0, 1].
         every_n_steps: correct every n-th step, ≥ 1.
-        rule, inner_steps: see :func:`~dpt_core.self_correction.correct`.
-        mode: see :data:`~dpt_core.self_correction.MODES`.
+        rule, inner_steps: see :func:`~dpt_core.correction.correct`.
+        mode: see :data:`~dpt_core.correction.MODES`.
     """
 
     steps: int = 20

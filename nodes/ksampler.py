@@ -1,16 +1,19 @@
 """The host's KSampler, correcting itself, with a report of the score."""
 
+from typing import Any
+
 import comfy.samplers
 import torch
 from comfy_api.latest import io
 
 from nodes import common_ksampler  # the host's nodes.py: ours is a relative import away
 
+from ..dpt_core.correction import Correction
 from ..dpt_core.plots import score_curves
+from .correction_inputs import correction_inputs
 from .host.adapter import AdapterIO, LoadedAdapter
-from .host.correction import chosen, with_self_correction
+from .host.correction import with_self_correction
 from .host.progress import show_scores
-from .self_correction import correction_inputs
 
 
 def sampler_inputs() -> list[io.Input]:
@@ -101,14 +104,8 @@ class KSampler(io.ComfyNode):
         latent_image: dict,
         denoise: float,
         preset: str,
-        strength: float,
-        start_percent: float,
-        end_percent: float,
-        every_n_steps: int,
-        mode: str,
         adapter: LoadedAdapter | None = None,
-        step: str = "published",
-        inner_steps: int = 1,
+        **settings: Any,
     ) -> io.NodeOutput:
         scores: dict[int, list[float]] = {}
         show = show_scores(cls.hidden.unique_id)
@@ -117,9 +114,7 @@ class KSampler(io.ComfyNode):
             scores.setdefault(at, values.tolist())  # a step's first call, at its own noise level
             show(at, steps, values)
 
-        correction = chosen(
-            preset, strength, start_percent, end_percent, every_n_steps, mode, step, inner_steps
-        )
+        correction = Correction.chosen(preset, **settings)
         model = with_self_correction(model, adapter, correction, listener)
         (latent,) = common_ksampler(
             model,

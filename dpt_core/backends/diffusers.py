@@ -14,9 +14,9 @@ from ..adapter import DiscriminativeAdapter
 from ..config import AdapterConfig
 from ..features import FeatureTap, read_features, tap_channels
 from ..score import alignment_score
-from ..self_correction import (
+from ..correction import (
+    Correction,
     ScoreFunction,
-    check_mode,
     correct,
     gradient_of,
     lagged_move,
@@ -114,8 +114,8 @@ def self_correcting(
             after them, as diffusers does with classifier-free guidance.
         start_percent, end_percent: part of the noise schedule to correct, each in [0, 1].
         every_n_steps: correct every n-th call, ≥ 1.
-        rule, inner_steps: see :func:`~dpt_core.self_correction.correct`.
-        mode: one of :data:`~dpt_core.self_correction.MODES`; lagged and guidance have about half
+        rule, inner_steps: see :func:`~dpt_core.correction.correct`.
+        mode: one of :data:`~dpt_core.correction.MODES`; lagged and guidance have about half
             the extra cost of exact.
         scheduler: the pipeline's, which knows the noise; for the annealed rule and for guidance.
 
@@ -127,7 +127,7 @@ def self_correcting(
             missing or does not say how much noise there is.
     """
     check_unet(unet, adapter.config)
-    check_mode(mode, inner_steps)
+    Correction(strength, start_percent, end_percent, every_n_steps, mode, rule, inner_steps)
     needs_noise = rule == "annealed" or mode == "guidance"
     if needs_noise and not hasattr(scheduler, "alphas_cumprod"):
         raise ValueError(

@@ -66,18 +66,14 @@ def check_sampling(sampling: Sampling) -> None:
         ValueError: diffusers would draw without guidance, nothing would be corrected, or there is
             no such rule or mode.
     """
-    from ..self_correction import RULES, check_mode
+    from ..correction import Correction
 
     if sampling.guidance <= 1:
         raise ValueError(f"guidance must be above 1; got {sampling.guidance:g}")
-    if sampling.start_percent > sampling.end_percent:
-        raise ValueError(
-            f"start must not be after end; got {sampling.start_percent:g} and "
-            f"{sampling.end_percent:g}"
-        )
-    if sampling.rule not in RULES:
-        raise ValueError(f"rule must be one of {', '.join(RULES)}; got {sampling.rule!r}")
-    check_mode(sampling.mode, sampling.inner_steps)
+    Correction(
+        sampling.strength, sampling.start_percent, sampling.end_percent, sampling.every_n_steps,
+        sampling.mode, sampling.rule, sampling.inner_steps,
+    )  # fmt: skip
 
 
 def demo_models(weights: Path | None, device: str) -> Models:

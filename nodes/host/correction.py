@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from comfy.patcher_extension import WrappersMP
 
-from ...dpt_core.evaluation import defaults
-from ...dpt_core.self_correction import check_mode, lagged_move, step
+from ...dpt_core.correction import Correction, lagged_move, step
 from .adapter import LoadedAdapter
 from .rows import ConditionalRows, ModelCall, conditional_rows
 from .run import Run, mask_rows
@@ -28,59 +26,6 @@ KEY = "dpt_self_correction"
 
 Listener = Callable[[int, int, torch.Tensor], None]
 """Called after each corrected call with step, number of steps and scores `[B]`."""
-
-
-@dataclass(frozen=True)
-class Correction:
-    """What the user asked for.
-
-    Attributes:
-        strength: the paper's η, ≥ 0; 0 switches the correction off.
-        start_percent, end_percent: part of the sampling to correct, each in [0, 1].
-        every_n_steps: correct every n-th step, ≥ 1.
-        mode: one of :data:`dpt_core.self_correction.MODES`.
-        step: one of :data:`dpt_core.self_correction.RULES`.
-        inner_steps: moves in a row at each corrected step, ≥ 1; `exact` only.
-    """
-
-    strength: float = 0.5
-    start_percent: float = 0.0
-    end_percent: float = 1.0
-    every_n_steps: int = 1
-    mode: str = "exact"
-    step: str = "published"
-    inner_steps: int = 1
-
-    def __post_init__(self) -> None:
-        if self.start_percent > self.end_percent:
-            raise ValueError(
-                f"start_percent ({self.start_percent}) must not exceed end_percent "
-                f"({self.end_percent})"
-            )
-        check_mode(self.mode, self.inner_steps)
-
-
-_BALANCED = Correction(
-    defaults.STRENGTH, defaults.START_PERCENT, defaults.END_PERCENT, defaults.EVERY_N_STEPS,
-    defaults.MODE, defaults.RULE, defaults.INNER_STEPS,
-)  # fmt: skip
-PRESETS = {
-    "fast": replace(_BALANCED, end_percent=0.3),
-    "balanced": _BALANCED,
-    "published": Correction(),
-}
-"""Settings by name, from a sweep in the shapes world; published is the paper's."""
-
-CUSTOM = "custom"
-
-
-def chosen(preset: str, *settings: Any) -> Correction:
-    """What a node's user asked for: a preset, or the settings of a :class:`Correction`.
-
-    Raises:
-        ValueError: the settings contradict each other.
-    """
-    return Correction(*settings) if preset == CUSTOM else PRESETS[preset]
 
 
 def with_self_correction(

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ...dpt_core.self_correction import finite_rows, keep_sampler_latent
+from ...dpt_core.correction import finite_rows, keep_sampler_latent
 from .adapter import LoadedAdapter
 from .rows import ConditionalRows
 from .scoring import Scorer

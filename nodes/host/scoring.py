@@ -12,7 +12,7 @@ import torch
 
 from ...dpt_core.features import TapReached
 from ...dpt_core.score import alignment_score
-from ...dpt_core.self_correction import gradient_of, score_gradient
+from ...dpt_core.correction import gradient_of, score_gradient
 from .adapter import LoadedAdapter
 from .gradients import (
     WeightViews,

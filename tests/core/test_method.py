@@ -11,7 +11,7 @@ from dpt_core.features import split_tap, tap_channels
 from dpt_core.grounding import ground
 from dpt_core.lora import lora_key, lora_updates, merge_lora
 from dpt_core.plots import score_curves
-from dpt_core.self_correction import RULES, score_gradient, step
+from dpt_core.correction import RULES, score_gradient, step
 
 
 def quadratic(z: torch.Tensor) -> torch.Tensor:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
-from dpt_pack.nodes.host.correction import Correction, with_self_correction
+from dpt_pack.dpt_core.correction import PRESETS
+from dpt_pack.nodes.host.correction import with_self_correction
 from tiny_models import tiny_text
 
 from nodes import common_ksampler
@@ -52,7 +55,7 @@ def sample(
 def corrected(model, adapter, strength: float = STRENGTH, **settings):
     """A self-correcting model and the list its scores go to."""
     scores: list[torch.Tensor] = []
-    correction = Correction(strength, **settings)
+    correction = replace(PRESETS["published"], strength=strength, **settings)
     model = with_self_correction(
         model, adapter, correction, lambda step, steps, values: scores.append(values)
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import comfy.samplers
 import pytest
 import torch
@@ -10,8 +12,9 @@ from comfy_extras import nodes_custom_sampler
 from comfy_extras.nodes_custom_sampler import Noise_RandomNoise, SamplerCustomAdvanced
 from comfy_extras.nodes_freelunch import FreeU_V2
 from comfy_extras.nodes_pag import PerturbedAttentionGuidance
-from dpt_pack.dpt_core.self_correction import MODES
-from dpt_pack.nodes.host.correction import Correction, with_self_correction
+from dpt_pack.dpt_core.correction import MODES
+from dpt_pack.dpt_core.correction import PRESETS
+from dpt_pack.nodes.host.correction import with_self_correction
 from dpt_pack.nodes.host.lora import with_lora
 from runs import STRENGTH, call, corrected, distance, latents, sample
 from tiny_models import FAMILIES, tiny_adapter, tiny_model, tiny_text, with_control
@@ -211,7 +214,9 @@ def test_every_scheduler(name, model, adapter):
 
 def test_range_and_every_nth_step(model, adapter):
     steps = []
-    correction = Correction(1.0, start_percent=0.2, end_percent=0.7, every_n_steps=2)
+    correction = replace(
+        PRESETS["published"], strength=1.0, start_percent=0.2, end_percent=0.7, every_n_steps=2
+    )
     moved = with_self_correction(model, adapter, correction, lambda *call: steps.append(call[0]))
     sample(moved, steps=10)
     assert steps == [2, 4, 6]

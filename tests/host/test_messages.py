@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 
 import comfy.supported_models as supported
 import pytest
@@ -11,7 +12,8 @@ from comfy.ldm.flux.model import FluxParams
 from comfy_extras import nodes_torch_compile
 from dpt_pack.dpt_core.checkpoint import CheckpointError
 from dpt_pack.nodes.host.adapter import load_adapter
-from dpt_pack.nodes.host.correction import Correction, chosen, with_self_correction
+from dpt_pack.dpt_core.correction import CUSTOM, PRESETS, Correction
+from dpt_pack.nodes.host.correction import with_self_correction
 from dpt_pack.nodes.host.lora import with_lora
 from dpt_pack.nodes.host.measure import measure
 from runs import call, corrected, sample
@@ -171,7 +173,7 @@ def test_start_after_end():
 
 
 def test_a_range_without_steps_warns(model, caplog):
-    correction = Correction(1.0, start_percent=0.3, end_percent=0.31)
+    correction = replace(PRESETS["published"], strength=1.0, start_percent=0.3, end_percent=0.31)
     moved = with_self_correction(model, tiny_adapter(), correction)
     with caplog.at_level("WARNING"):
         sample(moved, steps=2)
@@ -201,7 +203,10 @@ def test_gradients_that_are_not_finite(model, caplog, monkeypatch):
 
 
 def test_presets_take_the_place_of_settings():
-    custom = (3.0, 0.1, 0.2, 5, "lagged", "normalised", 1)
-    assert chosen("custom", *custom) == Correction(*custom)
-    assert chosen("published", *custom) == Correction()  # the paper's settings
-    assert chosen("fast", *custom) != chosen("balanced", *custom)
+    names = [field.name for field in dataclasses.fields(Correction)]
+    custom = dict(zip(names, (3.0, 0.1, 0.2, 5, "lagged", "normalised", 1), strict=True))
+    assert Correction.chosen(CUSTOM, **custom) == Correction(**custom)
+    published = Correction.chosen("published", **custom)
+    assert published == Correction(0.5, 0.0, 1.0, 1, "exact", "published", 1)
+    assert Correction.chosen("fast", **custom) != Correction.chosen("balanced", **custom)
+    assert Correction.chosen("balanced", **custom) == Correction()

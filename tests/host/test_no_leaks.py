@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from comfy.model_management import InterruptProcessingException
-from dpt_pack.dpt_core.self_correction import MODES
-from dpt_pack.nodes.host.correction import Correction, with_self_correction
+from dpt_pack.dpt_core.correction import MODES
+from dpt_pack.dpt_core.correction import PRESETS, Correction
+from dpt_pack.nodes.host.correction import with_self_correction
 from runs import corrected, distance, sample
 from tiny_models import tiny_adapter, tiny_model
 
@@ -51,7 +52,7 @@ def test_an_interrupted_run_changes_nothing():
         if step == 2:
             raise InterruptProcessingException
 
-    moved = with_self_correction(model, adapter, Correction(), interrupt)
+    moved = with_self_correction(model, adapter, PRESETS["published"], interrupt)
     with pytest.raises(InterruptProcessingException):
         sample(moved)
     assert torch.equal(sample(model), plain)

@@ -11,7 +11,7 @@ from diffusers import DDIMScheduler, EDMEulerScheduler
 from dpt_core import AdapterConfig, load_checkpoint
 from dpt_core.backends.diffusers import check_unet, score_function, self_correcting
 from dpt_core.lora import merge_lora
-from dpt_core.self_correction import score_gradient
+from dpt_core.correction import score_gradient
 
 RUNS = {"eta0": 0.0, "eta0.5": 0.5, "eta_strong": 200.0, "eta0.5_lora": 0.5}
 """Recorded runs and their strength."""

@@ -7,7 +7,8 @@ Before the backbone denoises a latent, its conditional copy moves along the scor
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple
 
 import torch
 
@@ -25,6 +26,123 @@ MODES = ("exact", "lagged", "guidance")
 published. The others take it from the backbone's one pass. lagged: the next step's latent
 (:func:`lagged_move`).
 guidance: the prediction of that pass, `x̂₀ + (move of z)/√ᾱ`, as a classifier guides."""
+
+
+
+def _setting(default: Any, help: str, **limits: Any) -> Any:
+    """A field of :class:`Correction`: its default, what it means, and what it may be.
+
+    Args:
+        default: of the field, and of every node, command and document.
+        help: for a tooltip or `--help`.
+        limits: `minimum`, `maximum` and a widget's `step` for numbers, `choices` for words.
+    """
+    return field(default=default, metadata={"help": help, **limits})
+
+
+@dataclass(frozen=True)
+class Correction:
+    """How a run corrects itself. Node inputs, command options and documents follow from it.
+
+    The defaults are the preset *balanced*. Checked when it is made, wherever its values came from.
+
+    Raises:
+        ValueError: a value is out of range or not a number, or two contradict each other.
+    """
+
+    strength: float = _setting(
+        40.0,
+        "How far the latent moves along the score's gradient (the paper's guidance factor, "
+        "published value 0.5). Larger corrects more; 0 switches it off at no cost.",
+        minimum=0.0, maximum=10_000.0, step=0.05,
+    )  # fmt: skip
+    start_percent: float = _setting(
+        0.0,
+        "Where in the sampling correction begins. The paper corrects from 0.",
+        minimum=0.0, maximum=1.0, step=0.01,
+    )  # fmt: skip
+    end_percent: float = _setting(
+        0.6,
+        "Where correction ends. The paper corrects to 1; the layout forms early, so an earlier end "
+        "saves time.",
+        minimum=0.0, maximum=1.0, step=0.01,
+    )  # fmt: skip
+    every_n_steps: int = _setting(
+        1,
+        "Correct every n-th step of the sampler only. The paper corrects every step (1).",
+        minimum=1, maximum=1000,
+    )  # fmt: skip
+    mode: str = _setting(
+        "lagged",
+        "exact: the paper's loop. The others take about half the extra time: lagged moves the next "
+        "step's latent, guidance moves the step's own prediction.",
+        choices=MODES,
+    )
+    step: str = _setting(
+        "annealed",
+        "published: the paper's step, strength times the gradient. normalised: the gradient's "
+        "direction with a length of its own (try strength 0.02 to 0.1). annealed: strength times "
+        "the gradient times the share of noise (try 10 to 50).",
+        choices=RULES,
+    )
+    inner_steps: int = _setting(
+        1,
+        "Moves in a row at each corrected step, each with its own gradient and its own cost. The "
+        "paper makes one. Only with mode exact.",
+        minimum=1, maximum=20,
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            _check(each.name, getattr(self, each.name), each.metadata)
+        if self.start_percent > self.end_percent:
+            raise ValueError(
+                f"start_percent ({self.start_percent:g}) must not exceed end_percent "
+                f"({self.end_percent:g})"
+            )
+        if self.mode != "exact" and self.inner_steps > 1:
+            raise ValueError(
+                f"inner_steps ({self.inner_steps}) needs mode exact: {self.mode} takes one "
+                "gradient a step, from the pass that is needed anyway"
+            )
+
+    @classmethod
+    def chosen(cls, preset: str, **settings: Any) -> Correction:
+        """A preset by name, or with *custom* the settings.
+
+        Raises:
+            ValueError: no such preset, or settings that cannot be.
+        """
+        if preset == CUSTOM:
+            return cls(**settings)
+        if preset not in PRESETS:
+            raise ValueError(
+                f"preset must be one of {', '.join((*PRESETS, CUSTOM))}; got {preset!r}"
+            )
+        return PRESETS[preset]
+
+
+def _check(name: str, value: Any, limits: Any) -> None:
+    """Refuse a setting that is none of its choices, no number, or out of range."""
+    if choices := limits.get("choices"):
+        if value not in choices:
+            raise ValueError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
+        return
+    low, high = limits["minimum"], limits["maximum"]
+    kinds, wanted = (int, "whole number") if isinstance(low, int) else ((int, float), "number")
+    if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
+        raise ValueError(f"{name} must be a {wanted} from {low:g} to {high:g}; got {value!r}")
+
+
+CUSTOM = "custom"
+"""What nodes and commands call settings that are no preset."""
+
+PRESETS = {
+    "balanced": Correction(),
+    "fast": Correction(end_percent=0.3),
+    "published": Correction(0.5, 0.0, 1.0, 1, "exact", "published", 1),
+}
+"""Settings by name, the default first: from a sweep in the shapes world; published is the paper's."""
 
 LOSS_SCALES = (2.0**12, 2.0**6, 1.0)
 """Loss scales tried in turn when the backbone runs in float16."""
@@ -189,21 +307,6 @@ def lagged_move(previous: torch.Tensor | None, wanted: torch.Tensor) -> torch.Te
         wanted: what the gradient asks for, like `previous`.
     """
     return wanted if previous is None else (previous + wanted) / 2
-
-
-def check_mode(mode: str, inner_steps: int) -> None:
-    """Refuse what cannot be done.
-
-    Raises:
-        ValueError: no such mode, or several moves a step where there is one gradient.
-    """
-    if mode not in MODES:
-        raise ValueError(f"mode must be one of {', '.join(MODES)}; got {mode!r}")
-    if mode != "exact" and inner_steps > 1:
-        raise ValueError(
-            f"inner_steps ({inner_steps}) needs mode exact: {mode} takes one gradient a step, from "
-            "the pass that is needed anyway"
-        )
 
 
 def keep_sampler_latent(
