@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 
 from .adapter import DiscriminativeAdapter
 from .backends.diffusers import self_correcting, text_vectors
+from .correction import Correction
 
 
 @dataclass(frozen=True)
@@ -20,23 +21,33 @@ class Sampling:
 
     Attributes:
         steps: denoising steps of the pipeline's scheduler, ≥ 1.
-        guidance: classifier-free guidance scale, > 1.
-        strength: of self-correction, the paper's η; 0 samples plainly, at the plain cost.
-        start_percent, end_percent: part of the noise schedule that is corrected, each in [0, 1].
-        every_n_steps: correct every n-th step, ≥ 1.
-        rule, inner_steps: see :func:`~dpt_core.correction.correct`.
-        mode: see :data:`~dpt_core.correction.MODES`.
+        guidance: classifier-free guidance scale, > 1: diffusers samples without guidance at 1.
+        correction: how the run corrects itself; None, like strength 0, samples plainly, at the
+            plain cost.
+
+    Raises:
+        ValueError: steps or guidance are out of range.
     """
 
     steps: int = 20
     guidance: float = 7.5
-    strength: float = 0.0
-    start_percent: float = 0.0
-    end_percent: float = 1.0
-    every_n_steps: int = 1
-    rule: str = "published"
-    inner_steps: int = 1
-    mode: str = "exact"
+    correction: Correction | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps must be at least 1; got {self.steps}")
+        if not self.guidance > 1:
+            raise ValueError(f"guidance must be above 1; got {self.guidance:g}")
+
+    @property
+    def plain(self) -> Sampling:
+        """The same without correction."""
+        return replace(self, correction=None)
+
+    @property
+    def corrects(self) -> bool:
+        """Whether anything is corrected."""
+        return self.correction is not None and self.correction.strength > 0
 
 
 class Generated(NamedTuple):
@@ -66,32 +77,16 @@ def generate(
         pipeline: a diffusers pipeline of Stable Diffusion 1.x, 2.x or SDXL.
         prompts, seeds: one of each per picture.
         sampling: how.
-        adapter: needed where `sampling.strength` is not 0.
+        adapter: needed where the sampling corrects itself.
 
     Raises:
         ValueError: as many prompts as seeds are needed; correction needs an adapter that fits.
     """
     if len(prompts) != len(seeds):
         raise ValueError(f"expected a seed per prompt; got {len(seeds)} for {len(prompts)}")
-    if sampling.strength and adapter is None:
-        raise ValueError("self-correction needs an adapter: give one, or strength 0")
-    correcting = nullcontext(None)
-    if sampling.strength:
-        text = text_vectors(pipeline, prompts, adapter.config.text)
-        correcting = self_correcting(
-            pipeline.unet,
-            adapter,
-            text,
-            sampling.strength,
-            start_percent=sampling.start_percent,
-            end_percent=sampling.end_percent,
-            every_n_steps=sampling.every_n_steps,
-            rule=sampling.rule,
-            inner_steps=sampling.inner_steps,
-            mode=sampling.mode,
-            scheduler=pipeline.scheduler,
-        )
-    with correcting as run:
+    if sampling.corrects and adapter is None:
+        raise ValueError("self-correction needs an adapter: give one, or no correction")
+    with _correcting(pipeline, prompts, sampling, adapter) as run:
         pictures = pipeline(
             list(prompts),
             num_inference_steps=sampling.steps,
@@ -101,3 +96,20 @@ def generate(
         ).images
     scores = torch.stack(run.scores).numpy() if run and run.scores else np.empty((0, len(prompts)))
     return Generated((pictures * 255).round().astype(np.uint8), scores)
+
+
+def _correcting(
+    pipeline: Any,
+    prompts: Sequence[str],
+    sampling: Sampling,
+    adapter: DiscriminativeAdapter | None,
+) -> AbstractContextManager[Any]:
+    """The context in which a pipeline corrects itself as a sampling says."""
+    if not sampling.corrects:
+        return nullcontext(None)
+    settings = asdict(sampling.correction)
+    text = text_vectors(pipeline, prompts, adapter.config.text)
+    return self_correcting(
+        pipeline.unet, adapter, text, rule=settings.pop("step"), scheduler=pipeline.scheduler,
+        **settings,
+    )  # fmt: skip

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..correction import Correction
 from .common import (
     Device,
     Draws,
@@ -24,7 +25,6 @@ from .common import (
     Steps,
     Strength,
     Timestep,
-    check_sampling,
     load_pipeline,
     quiet,
     user_errors,
@@ -63,14 +63,14 @@ def generation(
         list[str], typer.Option(help="Repeat for several of base, self-correction, lora, both, "
                                 "best-of; all if not given. The first is compared with.")
     ] = [],  # noqa: B006
-    strength: Strength = 0.5,
+    strength: Strength = Correction.strength,
     lora: Lora = 1.0,
-    start: Start = 0.0,
-    end: End = 1.0,
-    every: Every = 1,
-    rule: Rule = "published",
-    inner_steps: InnerSteps = 1,
-    mode: Mode = "exact",
+    start: Start = Correction.start_percent,
+    end: End = Correction.end_percent,
+    every: Every = Correction.every_n_steps,
+    rule: Rule = Correction.step,
+    inner_steps: InnerSteps = Correction.inner_steps,
+    mode: Mode = Correction.mode,
     best_of: Annotated[
         int, typer.Option(min=0, help="Also draw so many and keep the best by score; 0: do not.")
     ] = 0,
@@ -96,8 +96,8 @@ def generation(
         from ..evaluation.processes import Processes
         from ..generation import Sampling
 
-        sampling = Sampling(steps, guidance, strength, start, end, every, rule, inner_steps, mode)
-        check_sampling(sampling)
+        correction = Correction(strength, start, end, every, mode, rule, inner_steps)
+        sampling = Sampling(steps, guidance, correction)
         weights = MetricWeights(clip, blip, inception, reference)
         skipped = weights.check()
         source = open_prompts(prompts, prompts_path, seed, limit or None)

@@ -12,7 +12,6 @@ import typer
 
 if TYPE_CHECKING:
     from ..evaluation.arms import Models
-    from ..generation import Sampling
 
 Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, mps.")]
 Steps = Annotated[int, typer.Option(min=1, help="Denoising steps.")]
@@ -57,23 +56,6 @@ def check_device(device: str) -> None:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"cannot compute on device {device!r}: {reason}") from error
-
-
-def check_sampling(sampling: Sampling) -> None:
-    """Refuse settings before anything is drawn.
-
-    Raises:
-        ValueError: diffusers would draw without guidance, nothing would be corrected, or there is
-            no such rule or mode.
-    """
-    from ..correction import Correction
-
-    if sampling.guidance <= 1:
-        raise ValueError(f"guidance must be above 1; got {sampling.guidance:g}")
-    Correction(
-        sampling.strength, sampling.start_percent, sampling.end_percent, sampling.every_n_steps,
-        sampling.mode, sampling.rule, sampling.inner_steps,
-    )  # fmt: skip
 
 
 def demo_models(weights: Path | None, device: str) -> Models:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..correction import Correction
 from ..evaluation import defaults
 from .common import (
     Device,
@@ -20,7 +21,6 @@ from .common import (
     Steps,
     Strength,
     Weights,
-    check_sampling,
     demo_models,
     quiet,
     user_errors,
@@ -35,13 +35,13 @@ def demo(
     out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("demo.png"),
     count: Annotated[int, typer.Option(min=1, max=8, help="Pictures of each kind.")] = 4,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first picture.")] = 0,
-    strength: Strength = defaults.STRENGTH,
-    start: Start = defaults.START_PERCENT,
-    end: End = defaults.END_PERCENT,
-    every: Every = defaults.EVERY_N_STEPS,
-    rule: Rule = defaults.RULE,
-    inner_steps: InnerSteps = defaults.INNER_STEPS,
-    mode: Mode = defaults.MODE,
+    strength: Strength = Correction.strength,
+    start: Start = Correction.start_percent,
+    end: End = Correction.end_percent,
+    every: Every = Correction.every_n_steps,
+    rule: Rule = Correction.step,
+    inner_steps: InnerSteps = Correction.inner_steps,
+    mode: Mode = Correction.mode,
     steps: Steps = defaults.STEPS,
     guidance: Guidance = defaults.GUIDANCE,
     device: Device = "cpu",
@@ -56,8 +56,8 @@ def demo(
         from ..evaluation.comparison import compare, draw_comparison
         from ..generation import Sampling
 
-        sampling = Sampling(steps, guidance, strength, start, end, every, rule, inner_steps, mode)
-        check_sampling(sampling)
+        correction = Correction(strength, start, end, every, mode, rule, inner_steps)
+        sampling = Sampling(steps, guidance, correction)
         models = demo_models(weights, device)
         sides = compare(models, prompt, caption, range(seed, seed + count), sampling)
         out.parent.mkdir(parents=True, exist_ok=True)

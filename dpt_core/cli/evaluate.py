@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..correction import Correction
 from ..evaluation import defaults
 from .common import (
     MODE,
@@ -25,7 +26,6 @@ from .common import (
     Strength,
     Timestep,
     Weights,
-    check_sampling,
     demo_models,
     quiet,
     user_errors,
@@ -54,13 +54,13 @@ def shapes(
     folder: Folder,
     prompts: Annotated[int, typer.Option(min=1, help="How many prompts.")] = defaults.PROMPTS,
     split: Split = "held-out",
-    strength: Strength = defaults.STRENGTH,
-    start: Start = defaults.START_PERCENT,
-    end: End = defaults.END_PERCENT,
-    every: Every = defaults.EVERY_N_STEPS,
-    rule: Rule = defaults.RULE,
-    inner_steps: InnerSteps = defaults.INNER_STEPS,
-    mode: Mode = defaults.MODE,
+    strength: Strength = Correction.strength,
+    start: Start = Correction.start_percent,
+    end: End = Correction.end_percent,
+    every: Every = Correction.every_n_steps,
+    rule: Rule = Correction.step,
+    inner_steps: InnerSteps = Correction.inner_steps,
+    mode: Mode = Correction.mode,
     best_of: Annotated[
         int, typer.Option(min=0, help="Candidates to choose from; 0: at the cost of correction.")
     ] = 0,
@@ -87,8 +87,8 @@ def shapes(
         from ..evaluation.shapes import Comparison, prepare
         from ..generation import Sampling
 
-        sampling = Sampling(steps, guidance, strength, start, end, every, rule, inner_steps, mode)
-        check_sampling(sampling)
+        correction = Correction(strength, start, end, every, mode, rule, inner_steps)
+        sampling = Sampling(steps, guidance, correction)
         measure = Measure(timestep, draws, lora=score_lora)
         comparison = Comparison(split, prompts, sampling, measure, best_of, batch_size, tuple(arm))
         processes = Processes(device)
@@ -111,12 +111,12 @@ def shapes(
 def sweep(
     folder: Folder,
     strength: Annotated[list[float], typer.Option(min=0, help="Repeat for several.")],
-    start: Annotated[list[float], typer.Option(min=0, max=1)] = [defaults.START_PERCENT],  # noqa: B006
-    end: Annotated[list[float], typer.Option(min=0, max=1)] = [defaults.END_PERCENT],  # noqa: B006
-    every: Annotated[list[int], typer.Option(min=1)] = [defaults.EVERY_N_STEPS],  # noqa: B006
-    rule: Annotated[list[str], RULE] = [defaults.RULE],  # noqa: B006
-    inner_steps: Annotated[list[int], typer.Option(min=1)] = [defaults.INNER_STEPS],  # noqa: B006
-    mode: Annotated[list[str], MODE] = [defaults.MODE],  # noqa: B006
+    start: Annotated[list[float], typer.Option(min=0, max=1)] = [Correction.start_percent],  # noqa: B006
+    end: Annotated[list[float], typer.Option(min=0, max=1)] = [Correction.end_percent],  # noqa: B006
+    every: Annotated[list[int], typer.Option(min=1)] = [Correction.every_n_steps],  # noqa: B006
+    rule: Annotated[list[str], RULE] = [Correction.step],  # noqa: B006
+    inner_steps: Annotated[list[int], typer.Option(min=1)] = [Correction.inner_steps],  # noqa: B006
+    mode: Annotated[list[str], MODE] = [Correction.mode],  # noqa: B006
     lora: Annotated[bool, typer.Option(help="All arms with the LoRA.")] = False,
     prompts: Annotated[int, typer.Option(min=1)] = defaults.SWEEP_PROMPTS,
     split: Split = "tuning",
@@ -142,12 +142,10 @@ def sweep(
 
         sampling = Sampling(steps, guidance)
         grid = {
-            "rule": rule, "strength": strength, "start_percent": start, "end_percent": end,
+            "step": rule, "strength": strength, "start_percent": start, "end_percent": end,
             "every_n_steps": every, "inner_steps": inner_steps, "mode": mode,
         }  # fmt: skip
         arms = sweep_arms(sampling, grid, lora)
-        for arm in arms:
-            check_sampling(arm.sampling)
         measure = Measure(timestep, draws, lora=score_lora)
         comparison = Comparison(split, prompts, sampling, measure, 0, batch_size)
         processes = Processes(device)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..correction import Correction
 from .common import (
     Device,
     Draws,
@@ -20,7 +21,6 @@ from .common import (
     Steps,
     Strength,
     Timestep,
-    check_sampling,
     load_pipeline,
     quiet,
     user_errors,
@@ -48,14 +48,14 @@ def generate(
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("pictures"),
     count: Annotated[int, typer.Option(min=1, help="How many pictures.")] = 4,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first picture.")] = 0,
-    strength: Strength = 0.5,
+    strength: Strength = Correction.strength,
     lora: Lora = 1.0,
-    start: Start = 0.0,
-    end: End = 1.0,
-    every: Every = 1,
-    rule: Rule = "published",
-    inner_steps: InnerSteps = 1,
-    mode: Mode = "exact",
+    start: Start = Correction.start_percent,
+    end: End = Correction.end_percent,
+    every: Every = Correction.every_n_steps,
+    rule: Rule = Correction.step,
+    inner_steps: InnerSteps = Correction.inner_steps,
+    mode: Mode = Correction.mode,
     steps: Steps = 20,
     guidance: Guidance = 7.5,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures drawn together.")] = 1,
@@ -68,9 +68,8 @@ def generate(
         from ..generation import generate as draw
         from ..png import save_png
 
-        strength = strength if adapter else 0.0
-        sampling = Sampling(steps, guidance, strength, start, end, every, rule, inner_steps, mode)
-        check_sampling(sampling)
+        correction = Correction(strength, start, end, every, mode, rule, inner_steps)
+        sampling = Sampling(steps, guidance, correction if adapter else None)
         if adapter is None:
             pipeline, network = load_pipeline(model, device), None
         else:

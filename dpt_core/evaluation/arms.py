@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +26,7 @@ class Arm:
     Attributes:
         name: for files, unique in a run.
         title: for people.
-        sampling: how; its strength is 0 where the arm does not correct itself.
+        sampling: how.
         lora: with the checkpoint's LoRA.
         candidates: pictures drawn per prompt, of which the best by score is kept; ≥ 1.
     """
@@ -142,7 +142,7 @@ def standard_arms(corrected: Sampling, candidates: int) -> tuple[Arm, ...]:
         corrected: sampling with self-correction.
         candidates: of the arm that chooses by score.
     """
-    plain = replace(corrected, strength=0.0)
+    plain = corrected.plain
     return (
         Arm("base", "base", plain),
         Arm("self-correction", "+ self-correction", corrected),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -56,7 +56,7 @@ def compare(
     prompts = [prompt] * len(seeds)
     text = text_vectors(models.plain, prompts, models.adapter.config.text)
     reader = copy.deepcopy(models.tuned.unet)
-    kinds = {"plain": (False, replace(sampling, strength=0.0)), "with DPT": (True, sampling)}
+    kinds = {"plain": (False, sampling.plain), "with DPT": (True, sampling)}
     for title, (lora, how) in kinds.items():
         pipeline = models.pipeline(lora)
         with watching_scores(pipeline.unet, models.adapter, text, reader) as scores:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from ..generation import Sampling
@@ -24,7 +23,7 @@ def work(models: Models, arm: Arm, prompt: str, measure: Measure) -> int:
 
 def equal_candidates(models: Models, corrected: Sampling, prompt: str, measure: Measure) -> int:
     """How many candidates cost about what one corrected picture costs; at least 2."""
-    pair = best_of(replace(corrected, strength=0.0), 2)
+    pair = best_of(corrected.plain, 2)
     budget = work(models, Arm("corrected", "", corrected), prompt, measure)
     return max(2, round(2 * budget / work(models, pair, prompt, measure)))
 

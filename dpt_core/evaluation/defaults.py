@@ -1,17 +1,10 @@
-"""Settings of the demo model's evaluation, in one place; light enough for the command line."""
+"""How the demo model is drawn from and evaluated. Settings of a correction: `PRESETS` in
+:mod:`dpt_core.correction`."""
 
 from __future__ import annotations
 
 STEPS = 20
 GUIDANCE = 2.5
-
-STRENGTH = 40.0
-START_PERCENT = 0.0
-END_PERCENT = 0.6
-EVERY_N_STEPS = 1
-RULE = "annealed"
-INNER_STEPS = 1
-MODE = "lagged"
 
 BATCH_SIZE = 32
 PROMPTS = 504

@@ -65,7 +65,7 @@ def benchmark_arms(benchmark: Benchmark, lora: bool) -> tuple[Arm, ...]:
     """
     *arms, choosing = standard_arms(benchmark.sampling, benchmark.candidates)
     arms = [arm for arm in arms if lora or not arm.lora]
-    arms = [arm for arm in arms if benchmark.sampling.strength or arm.name in ("base", "lora")]
+    arms = [arm for arm in arms if benchmark.sampling.corrects or arm.name in ("base", "lora")]
     if benchmark.candidates:
         arms.append(choosing)
     return choose_arms(arms, benchmark.arms)
@@ -191,9 +191,11 @@ def _counted(
 
 def _effort(arm: Arm) -> float:
     """Roughly what a picture takes, plain = 1: half of the UNet forward and back per correction."""
-    how = arm.sampling
+    if not arm.sampling.corrects:
+        return arm.candidates
+    how = arm.sampling.correction
     part = (how.end_percent - how.start_percent) / how.every_n_steps * how.inner_steps
-    return arm.candidates * (1 + part * bool(how.strength))
+    return arm.candidates * (1 + part)
 
 
 def _no_verdict(picture: Any, prompt: Any) -> dict[str, Any]:

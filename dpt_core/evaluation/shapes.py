@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..correction import Correction
 from ..generation import Sampling
 from ..shapes.judge import judge
 from . import defaults
@@ -39,17 +40,7 @@ class Comparison:
     split: str = "held-out"
     prompts: int = defaults.PROMPTS
     sampling: Sampling = field(
-        default_factory=lambda: Sampling(
-            defaults.STEPS,
-            defaults.GUIDANCE,
-            defaults.STRENGTH,
-            defaults.START_PERCENT,
-            defaults.END_PERCENT,
-            defaults.EVERY_N_STEPS,
-            defaults.RULE,
-            defaults.INNER_STEPS,
-            defaults.MODE,
-        )
+        default_factory=lambda: Sampling(defaults.STEPS, defaults.GUIDANCE, Correction())
     )
     measure: Measure = field(default_factory=Measure)
     candidates: int = 0

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..correction import Correction
 from ..generation import Sampling
 from .arms import Arm
 
@@ -20,7 +21,7 @@ SHORT = {
     "every_n_steps": "every",
     "inner_steps": "inner",
 }
-"""Names in titles; other fields of :class:`~dpt_core.generation.Sampling` keep theirs."""
+"""Names in titles; other fields of :class:`~dpt_core.correction.Correction` keep theirs."""
 
 
 def sweep_arms(
@@ -29,20 +30,23 @@ def sweep_arms(
     """The plain arm, then one per point of a grid.
 
     Args:
-        sampling: what the grid does not say.
-        grid: field of :class:`~dpt_core.generation.Sampling` → values.
+        sampling: steps and guidance, and in its correction, if it has one, what the grid does not
+            say.
+        grid: field of :class:`~dpt_core.correction.Correction` → values.
         lora: all arms with the LoRA.
     """
-    plain = Arm("plain", "plain", replace(sampling, strength=0.0), lora)
+    plain = Arm("plain", "plain", sampling.plain, lora)
+    default = sampling.correction or Correction()
     varied = [name for name, values in grid.items() if len(values) > 1] or list(grid)[:1]
     arms = {}
     for values in itertools.product(*grid.values()):
         point = dict(zip(grid, values, strict=True))
-        if not point.get("strength", sampling.strength):
+        correction = replace(default, **point)
+        if not correction.strength:
             continue  # that is the plain arm
         words = [f"{SHORT.get(key, key)} {_short(point[key])}" for key in varied]
         name = "_".join(f"{SHORT.get(key, key)}-{_short(value)}" for key, value in point.items())
-        arms[name] = Arm(name, ", ".join(words), replace(sampling, **point), lora)
+        arms[name] = Arm(name, ", ".join(words), replace(sampling, correction=correction), lora)
     return plain, *arms.values()
 
 

@@ -154,7 +154,8 @@ def test_pictures_say_how_they_were_made(unbroken):
     row = json.loads((unbroken / "parts" / "both" / "00000.jsonl").read_text().splitlines()[1])
     assert (texts["prompt"], texts["seed"]) == (TEXTS[1], str(row["seed"]))
     how = json.loads(texts["dpt"])
-    assert how["arm"]["sampling"]["strength"] == 5 and how["run"]["prompts"]["count"] == 3
+    assert how["arm"]["sampling"]["correction"]["strength"] == 5
+    assert how["run"]["prompts"]["count"] == 3
 
 
 def test_the_report_shows_every_metric(unbroken):

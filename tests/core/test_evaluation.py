@@ -4,6 +4,7 @@ import json
 import math
 from collections import Counter
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from demo_files import write_random_demo
 from PIL import Image
 
 from dpt_core.backends.diffusers import text_vectors
+from dpt_core.correction import PRESETS
 from dpt_core.demo.load import CHECKPOINT, export_demo, load_demo
 from dpt_core.evaluation.adapter_metrics import Probe, adapter_metrics, unique_phrase
 from dpt_core.evaluation.arms import Arm, Measure, Models, best_of, draw, standard_arms
@@ -28,7 +30,8 @@ from dpt_core.measure import alignment_scores, watching_scores
 from dpt_core.shapes.caption import CATEGORIES, parse
 from dpt_core.shapes.data import scene_pair
 
-STEPS = Sampling(steps=2, guidance=4.0, strength=5.0)
+PUBLISHED = replace(PRESETS["published"], strength=5.0)
+STEPS = Sampling(steps=2, guidance=4.0, correction=PUBLISHED)
 PLAIN = Sampling(steps=2, guidance=4.0)
 MEASURE = Measure(draws=1)
 COSTS = dict.fromkeys(("base", "self-correction", "lora", "both", "best-of"), 1)
@@ -134,11 +137,13 @@ def test_work_adds_up(models):
 
 
 def test_a_sweep_has_one_plain_arm():
-    grid = {"rule": ["normalised"], "strength": [0.0, 1.0, 5.0], "every_n_steps": [1, 2]}
-    arms = sweep_arms(PLAIN, grid)
-    assert [arm.name for arm in arms][:2] == ["plain", "rule-normalised_strength-1_every-1"]
+    grid = {"step": ["normalised"], "strength": [0.0, 1.0, 5.0], "every_n_steps": [1, 2]}
+    arms = sweep_arms(STEPS, grid)
+    assert [arm.name for arm in arms][:2] == ["plain", "step-normalised_strength-1_every-1"]
     assert [arm.title for arm in arms][:2] == ["plain", "strength 1, every 1"] and len(arms) == 5
-    assert arms[-1].sampling == Sampling(2, 4.0, 5.0, every_n_steps=2, rule="normalised")
+    assert arms[-1].sampling == Sampling(
+        2, 4.0, replace(PUBLISHED, strength=5.0, every_n_steps=2, step="normalised")
+    )
 
 
 # Scores
@@ -306,7 +311,7 @@ def test_the_report_can_be_read(unbroken):
 def test_other_settings_need_another_folder(models, unbroken):
     with pytest.raises(ValueError, match="other settings .*prompts 3 → 4"):
         RunFolder(unbroken, {"prompts": 4}, [])
-    with pytest.raises(ValueError, match="arm .*sampling.strength 5.0 → 0.0"):
+    with pytest.raises(ValueError, match="arm .*sampling.correction.strength 5.0 → None"):
         RunFolder(unbroken, {"prompts": 3}, standard_arms(PLAIN, 2))
 
 
@@ -353,8 +358,11 @@ def test_generate_and_score_take_any_directory(weights, tmp_path):
         (("demo", "a dog on a skateboard"), "the shapes world cannot draw 'a dog on a skateboard'"),
         (("demo", "a red circle", "--weights", "nowhere"), "lacks unet.safetensors in nowhere"),
         (("demo", "a red circle", "--guidance", 1), "guidance must be above 1"),
-        (("demo", "a red circle", "--rule", "other"), "rule must be one of published, normalised"),
-        (("generate", ".", "x", "--start", 0.6, "--end", 0.5), "start must not be after end"),
+        (("demo", "a red circle", "--rule", "other"), "step must be one of published, normalised"),
+        (
+            ("generate", ".", "x", "--start", 0.6, "--end", 0.5),
+            "start_percent (0.6) must not exceed end_percent",
+        ),
         (("demo", "a red circle", "--device", "nonsense"), "cannot compute on device 'nonsense'"),
         (("generate", "nowhere", "x"), "no model directory at nowhere"),
         (("generate", ".", "x"), "has no model_index.json"),
