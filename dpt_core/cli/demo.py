@@ -63,7 +63,7 @@ def demo(
         out.parent.mkdir(parents=True, exist_ok=True)
         draw_comparison(prompt, sides).save(out)
     _show(sides)
-    typer.echo(f"comparison: {out}")
+    typer.echo(f"comparison: {out.resolve()}")
 
 
 def _show(sides: list[Side]) -> None:
