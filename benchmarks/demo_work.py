@@ -10,11 +10,13 @@ import numpy as np
 import torch
 
 from dpt_core.adapter import DiscriminativeAdapter
-from dpt_core.backends.diffusers import score_function
+from dpt_core.backbones.base import BackboneCall
+from dpt_core.backbones.registry import backbone_of
 from dpt_core.demo import model
 from dpt_core.demo.load import load_demo
+from dpt_core.diffusers import score_function
 from dpt_core.features import read_features
-from dpt_core.measure import alignment_scores, conditioning, encode_pictures, text_vectors
+from dpt_core.reading import alignment_scores, encode_pictures
 from dpt_core.shapes.data import ShapesDenoising, ShapesGrounding, ShapesMatching
 from dpt_core.training.backbone import Backbone, PhraseEncoder
 from dpt_core.training.base.denoiser import DenoiserTask
@@ -34,9 +36,10 @@ def scoring(device: str) -> dict[str, Run]:
 
     def bare() -> None:
         latents = encode_pictures(pipeline, pictures)
-        context, inputs = conditioning(pipeline, prompts, latents.shape[-2:])
-        text = text_vectors(pipeline, prompts)
-        score = score_function(pipeline.unet, adapter, 500, context, text, **inputs)
+        backbone = backbone_of(pipeline)
+        inputs = backbone.conditioning(prompts, latents.shape[-2:])
+        text = backbone.text_vectors(prompts)
+        score = score_function(backbone, adapter, BackboneCall(latents, 500, inputs), text)
         for _ in range(DRAWS):
             score(latents)
 

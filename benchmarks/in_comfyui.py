@@ -39,8 +39,8 @@ def build(name: str, device: str, dtype: torch.dtype, batch: int, side: int) -> 
     from dpt_pack.dpt_core.adapter import DiscriminativeAdapter
     from dpt_pack.dpt_core.checkpoint import Checkpoint
     from dpt_pack.dpt_core.config import AdapterConfig
-    from dpt_pack.nodes.host.adapter import managed
     from dpt_pack.dpt_core.correction import PRESETS, Correction
+    from dpt_pack.nodes.host.adapter import managed
     from dpt_pack.nodes.host.correction import with_self_correction
 
     config = AdapterConfig.from_json(adapter_config(name).to_json())  # the pack's own class
@@ -87,7 +87,7 @@ def _scored_by(scorer: type | None) -> Any:
 
 def _whole_unet_scorer() -> type:
     """Gradients as the published code takes them: the pass does not end at the tap."""
-    from dpt_pack.dpt_core.features import TapReached
+    from dpt_pack.dpt_core.backbones.base import TapReached
     from dpt_pack.nodes.host.scoring import Scorer
 
     class WholeUNetScorer(Scorer):

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
 import torch
 
+from dpt_core import PRESETS, diffusers
 from dpt_core.adapter import DiscriminativeAdapter
-from dpt_core.backends import diffusers as backend
-from dpt_core.features import FeatureTap
-from dpt_core.score import alignment_score
+from dpt_core.backbones.base import Backbone, BackboneCall
 
 from .sizes import UNETS, adapter_config, inputs_of
 from .timing import Clock, Run
@@ -21,15 +22,20 @@ GUIDANCE = 7.5
 
 
 def whole_unet_score(
-    unet: Any, adapter: Any, timestep: Any, context: Any, text: Any, **inputs: Any
-):
+    backbone: Backbone, adapter: Any, call: BackboneCall, text: Any, forward: Any
+) -> Callable[[torch.Tensor], torch.Tensor]:
     """The score as the published code computes it: the whole UNet is in the graph."""
 
     def score(z: torch.Tensor) -> torch.Tensor:
-        with FeatureTap(unet, adapter.config.tap) as read:
-            unet(z, timestep, context, **inputs)
-        timesteps = torch.as_tensor(timestep, device=z.device).expand(len(z))
-        return alignment_score(adapter.match(read.features.float(), timesteps), text.float())
+        scores: list[torch.Tensor] = []
+
+        def read(features: torch.Tensor) -> torch.Tensor:
+            scores.append(diffusers._score(backbone, adapter, features, call, text))
+            return features
+
+        with backbone.tapped(adapter.config.tap, read):
+            backbone.run(forward, replace(call, x=z))
+        return scores[0]
 
     return score
 
@@ -45,7 +51,7 @@ def build(name: str, device: str, dtype: torch.dtype, batch: int, side: int) -> 
 
     Call :func:`benchmarks.in_comfyui.enter` before: the tests' helpers live beside the host.
     """
-    from diffusers import UNet2DConditionModel
+    from diffusers import DDIMScheduler, UNet2DConditionModel
     from tiny_models import randomise
 
     with torch.device("meta"):
@@ -62,16 +68,17 @@ def build(name: str, device: str, dtype: torch.dtype, batch: int, side: int) -> 
         unconditional, conditional = unet(latents, timestep, context, **more).sample.chunk(2)
         unconditional + GUIDANCE * (conditional - unconditional)
 
+    pipeline = SimpleNamespace(unet=unet, scheduler=DDIMScheduler())
+
     def run(
         strength: float | None, mode: str = "exact", whole: bool = False
     ) -> Callable[[], list[float]]:
         def timed() -> list[float]:
-            correcting = (
-                nullcontext()
-                if strength is None
-                else backend.self_correcting(unet, adapter, text, strength, mode=mode)
-            )
-            published = patch.object(backend, "score_function", whole_unet_score)
+            correcting = nullcontext()
+            if strength is not None:
+                wanted = replace(PRESETS["published"], strength=strength, mode=mode)
+                correcting = diffusers.self_correcting(pipeline, adapter, text, wanted)
+            published = patch.object(diffusers, "score_function", whole_unet_score)
             with torch.no_grad(), correcting, published if whole else nullcontext():
                 start = clock()
                 step()

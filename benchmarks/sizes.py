@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
+from dpt_core.backbones.stable_diffusion import unet_taps
 from dpt_core.config import AdapterConfig
 from dpt_core.demo import model as demo
 from dpt_core.evaluation.cost import count_operations
-from dpt_core.features import FeatureTap, tap_channels
+from dpt_core.features import FeatureTap
 
 _SD = {
     "block_out_channels": (320, 640, 1280, 1280),
@@ -47,7 +48,7 @@ def adapter_config(name: str) -> AdapterConfig:
     if name == "demo":
         return demo.ADAPTER
     unet = UNETS[name]
-    channels = tap_channels(unet["block_out_channels"], AdapterConfig.tap)
+    channels = unet_taps(unet["block_out_channels"])[AdapterConfig.tap]
     return AdapterConfig(in_channels=channels, text_width=unet["cross_attention_dim"])
 
 

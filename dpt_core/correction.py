@@ -28,7 +28,6 @@ published. The others take it from the backbone's one pass. lagged: the next ste
 guidance: the prediction of that pass, `x̂₀ + (move of z)/√ᾱ`, as a classifier guides."""
 
 
-
 def _setting(default: Any, help: str, **limits: Any) -> Any:
     """A field of :class:`Correction`: its default, what it means, and what it may be.
 
@@ -142,7 +141,7 @@ PRESETS = {
     "fast": Correction(end_percent=0.3),
     "published": Correction(0.5, 0.0, 1.0, 1, "exact", "published", 1),
 }
-"""Settings by name, the default first: from a sweep in the shapes world; published is the paper's."""
+"""Settings by name, the default first: from a sweep in the shapes world, and the paper's."""
 
 LOSS_SCALES = (2.0**12, 2.0**6, 1.0)
 """Loss scales tried in turn when the backbone runs in float16."""

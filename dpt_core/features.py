@@ -1,56 +1,16 @@
-"""Tap names ↔ blocks of a UNet, and reading a feature map there.
-
-`bottomK` is the output of down block K (after its downsampler), `mid` that of the middle block,
-`upK` that of up block K (after its upsampler).
-"""
+"""Reading a feature map of a diffusers UNet: what training still uses."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
 import torch
 from torch import nn
 
-from .config import TAPS
-
-
-class TapReached(Exception):
-    """Ends a forward pass early: everything the adapter needs has been computed."""
-
-
-def split_tap(tap: str, levels: int) -> tuple[str, int]:
-    """Split a tap name into its kind (`bottom`, `mid`, `up`) and block index.
-
-    Args:
-        tap: one of :data:`~dpt_core.config.TAPS`.
-        levels: number of resolution levels of the UNet (4 for SD 1.x and 2.x, 3 for SDXL).
-
-    Raises:
-        ValueError: no such tap, or the UNet has too few levels for it.
-    """
-    match = re.fullmatch(r"(bottom|mid|up)(\d?)", tap)
-    if tap not in TAPS or match is None:
-        raise ValueError(f"tap must be one of {', '.join(TAPS)}; got {tap!r}")
-    kind, index = match[1], int(match[2] or 0)
-    if index >= levels:
-        raise ValueError(f"tap {tap!r} does not exist: this UNet has {levels} levels")
-    return kind, index
-
-
-def tap_channels(block_out_channels: Sequence[int], tap: str) -> int:
-    """Channels of the feature map at a tap.
-
-    Args:
-        block_out_channels: the UNet's channels per level, outermost first (diffusers' name).
-        tap: one of :data:`~dpt_core.config.TAPS`.
-    """
-    kind, index = split_tap(tap, len(block_out_channels))
-    if kind == "bottom":
-        return block_out_channels[index]
-    return block_out_channels[-1] if kind == "mid" else block_out_channels[::-1][index]
+from .backbones.base import TapReached
+from .backbones.stable_diffusion import split_tap
 
 
 class FeatureTap:

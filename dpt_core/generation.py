@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from .adapter import DiscriminativeAdapter
-from .backends.diffusers import self_correcting, text_vectors
 from .correction import Correction
+from .diffusers import self_correcting, text_vectors
 
 
 @dataclass(frozen=True)
@@ -107,9 +107,5 @@ def _correcting(
     """The context in which a pipeline corrects itself as a sampling says."""
     if not sampling.corrects:
         return nullcontext(None)
-    settings = asdict(sampling.correction)
     text = text_vectors(pipeline, prompts, adapter.config.text)
-    return self_correcting(
-        pipeline.unet, adapter, text, rule=settings.pop("step"), scheduler=pipeline.scheduler,
-        **settings,
-    )  # fmt: skip
+    return self_correcting(pipeline, adapter, text, sampling.correction)

@@ -39,14 +39,19 @@ def ground(
         origins: `[B, 2]` (y, x) of its upper left corner; by default it is the whole picture.
 
     Returns:
-        Confidence is `1 − softmax(no object)`; queries keep their order.
+        Boxes in pixels with their :func:`confidence`; queries keep their order.
     """
     corners = box_convert(boxes, "cxcywh", "xyxy")
     scale = sizes.to(corners).flip(1).repeat(1, 2)
     pixels = corners * scale[:, None]
     if origins is not None:
         pixels = pixels + origins.to(corners).flip(1).repeat(1, 2)[:, None]
-    return Grounding(pixels, 1 - logits.softmax(-1)[..., -1])
+    return Grounding(pixels, confidence(logits))
+
+
+def confidence(logits: torch.Tensor) -> torch.Tensor:
+    """How sure queries are that there is a thing: `1 − softmax(no object)` of logits `[…, K]`."""
+    return 1 - logits.softmax(-1)[..., -1]
 
 
 def select_boxes(

@@ -103,7 +103,7 @@ def score(
     with user_errors():
         pictures = [_read(path) for path in images]
         quiet()
-        from ..measure import alignment_scores
+        from ..reading import alignment_scores
 
         models = _models(model, adapter, device, lora)
         for path, picture in zip(images, pictures, strict=True):

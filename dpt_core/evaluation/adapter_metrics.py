@@ -12,12 +12,11 @@ import torch
 
 from ..adapter import DiscriminativeAdapter
 from ..boxes import grounding_hits
-from ..measure import TIMESTEP, encode_pictures
+from ..reading import TIMESTEP, encode_pictures, matching_scores, noise_of, read_boxes
 from ..shapes.caption import phrase
 from ..shapes.data import ScenePair, scene_pair
 from ..shapes.scene import render
 from . import defaults
-from .reading import matching_scores, noise_of, read_boxes
 from .statistics import share
 
 WORLD = 1000

@@ -16,7 +16,7 @@ from ..adapter import DiscriminativeAdapter
 from ..checkpoint import Checkpoint
 from ..generation import Sampling, generate
 from ..lora import merge_lora
-from ..measure import DRAWS, TIMESTEP, alignment_scores
+from ..reading import DRAWS, TIMESTEP, alignment_scores
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Measure:
-    """How finished pictures are scored; see :func:`~dpt_core.measure.alignment_scores`.
+    """How finished pictures are scored; see :func:`~dpt_core.reading.alignment_scores`.
 
     Attributes:
         timestep, draws, seed: as there.

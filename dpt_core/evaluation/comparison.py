@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ..backends.diffusers import text_vectors
+from ..diffusers import text_vectors
 from ..generation import Sampling, generate
-from ..measure import watching_scores
+from ..reading import watching_scores
 from ..shapes.caption import Caption
 from ..shapes.judge import Verdict, judge
 from .arms import Models
@@ -55,11 +55,12 @@ def compare(
     seeds, sides = tuple(seeds), []
     prompts = [prompt] * len(seeds)
     text = text_vectors(models.plain, prompts, models.adapter.config.text)
-    reader = copy.deepcopy(models.tuned.unet)
+    reader = copy.copy(models.tuned)
+    reader.register_modules(unet=copy.deepcopy(models.tuned.unet))
     kinds = {"plain": (False, sampling.plain), "with DPT": (True, sampling)}
     for title, (lora, how) in kinds.items():
         pipeline = models.pipeline(lora)
-        with watching_scores(pipeline.unet, models.adapter, text, reader) as scores:
+        with watching_scores(pipeline, models.adapter, text, reader) as scores:
             drawn = generate(pipeline, prompts, seeds, how, models.adapter)
         verdicts = tuple(judge(picture, caption) for picture in drawn.pictures)
         curves = np.stack([each.numpy() for each in scores])

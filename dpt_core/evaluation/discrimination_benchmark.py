@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from ..boxes import grounding_hits
-from ..measure import TIMESTEP, encode_pixels
+from ..reading import TIMESTEP, encode_pixels, matching_scores, noise_of, read_boxes
 from ..training.data import (
     GroundingDataset,
     HardNegativeTable,
@@ -28,7 +28,6 @@ from ..training.data import (
 from .arms import Models
 from .benchmarks import file_digest
 from .processes import ALONE, Processes, Share
-from .reading import matching_scores, noise_of, read_boxes
 from .run import RunFolder, missing, write_text
 from .statistics import Estimate, share
 from .tables import latex_table, markdown_table

@@ -9,10 +9,11 @@ from pathlib import Path
 import torch
 
 from ..adapter import DiscriminativeAdapter
+from ..backbones.base import check_taps
+from ..backbones.stable_diffusion import unet_taps
 from ..checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ..config import AdapterConfig
 from ..distributed import process_state
-from ..features import tap_channels
 from ..losses import LossWeights
 from .backbone import Backbone, PhraseEncoder
 from .config import LoopConfig
@@ -144,7 +145,7 @@ def probe(
     backbone, phrases = _models(model, phrase_encoder, device)
     sizes = {"phrase_width": phrases.width} if phrases else {}
     adapter_config = AdapterConfig(
-        in_channels=tap_channels(backbone.unet.config.block_out_channels, config.tap),
+        in_channels=unet_taps(backbone.unet.config.block_out_channels)[config.tap],
         text_width=backbone.text_encoder.config.hidden_size,
         tap=config.tap,
         patch=config.patch,
@@ -177,11 +178,10 @@ def tune(
         ValueError: the model, the adapter or the data cannot be used.
         dpt_core.training.loop.Interrupted: stopped; call again to go on.
     """
-    from ..backends.diffusers import check_unet
-
     backbone, phrases = _models(model, phrase_encoder, device)
     adapter = load_checkpoint(probed).adapter.requires_grad_(True)
-    check_unet(backbone.unet, adapter.config)
+    taps = unet_taps(backbone.unet.config.block_out_channels)
+    check_taps(taps, adapter.config.tap, adapter.config.in_channels)
     if config.gradient_checkpointing:
         backbone.unet.enable_gradient_checkpointing()
     torch.manual_seed(config.loop.seed)

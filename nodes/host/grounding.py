@@ -13,7 +13,7 @@ from comfy.utils import ProgressBar, common_upscale
 from torchvision.ops import clip_boxes_to_image
 
 from ...dpt_core.adapter import AdapterOutput
-from ...dpt_core.features import TapReached
+from ...dpt_core.backbones.base import TapReached
 from ...dpt_core.grounding import Grounding, ground
 from .adapter import LoadedAdapter
 from .rows import ModelCall

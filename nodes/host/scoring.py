@@ -10,9 +10,9 @@ from typing import Any
 import comfy.model_management as management
 import torch
 
-from ...dpt_core.features import TapReached
-from ...dpt_core.score import alignment_score
+from ...dpt_core.backbones.base import TapReached
 from ...dpt_core.correction import gradient_of, score_gradient
+from ...dpt_core.score import alignment_score
 from .adapter import LoadedAdapter
 from .gradients import (
     WeightViews,

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
+from ...dpt_core.backbones.base import check_taps
+from ...dpt_core.backbones.stable_diffusion import split_tap, unet_taps
 from ...dpt_core.config import AdapterConfig
-from ...dpt_core.features import split_tap, tap_channels
 
 Reader = Callable[[torch.Tensor], torch.Tensor]
 """Called with the tapped feature map `[B, C, h, w]`; returns what the forward pass goes on with."""
@@ -49,12 +50,8 @@ def check_backbone(model: Any, config: AdapterConfig) -> None:
             f"DPT adapters read the UNet of Stable Diffusion 1.x, 2.x or SDXL; the wired model is "
             f"a {type(unet).__name__}. Wire a model of the family the adapter was trained on"
         )
-    found = tap_channels([unet.model_channels * mult for mult in unet.channel_mult], config.tap)
-    if found != config.in_channels:
-        raise ValueError(
-            f"this adapter expects {config.in_channels} channels at tap {config.tap}, the wired "
-            f"model has {found}: load an adapter that was trained on this model's family"
-        )
+    taps = unet_taps([unet.model_channels * mult for mult in unet.channel_mult])
+    check_taps(taps, config.tap, config.in_channels)
 
 
 @contextmanager

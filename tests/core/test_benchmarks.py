@@ -27,7 +27,7 @@ from dpt_core.evaluation.metrics import (
 )
 from dpt_core.evaluation.run import RunFolder
 from dpt_core.evaluation.tables import latex_table, markdown_table
-from dpt_core.measure import alignment_scores
+from dpt_core.reading import alignment_scores
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (3, 40, 48, 3), np.uint8)
 

@@ -11,12 +11,12 @@ import torch
 from benchmark_runs import TEXTS, Killed, contents, invoke, load_demo_of
 from PIL import Image
 
-from dpt_core.backends.diffusers import text_vectors
 from dpt_core.demo.load import CHECKPOINT
+from dpt_core.diffusers import text_vectors
 from dpt_core.evaluation.arms import Models
 from dpt_core.evaluation.discrimination_benchmark import Asked, _hits, _matched, open_matching
 from dpt_core.evaluation.run import RunFolder
-from dpt_core.measure import encode_pixels
+from dpt_core.reading import encode_pixels
 
 
 def test_a_pair_must_win_against_its_own_kind():

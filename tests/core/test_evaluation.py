@@ -13,9 +13,9 @@ from benchmark_runs import Killed, in_two_processes, invoke
 from demo_files import write_random_demo
 from PIL import Image
 
-from dpt_core.backends.diffusers import text_vectors
 from dpt_core.correction import PRESETS
 from dpt_core.demo.load import CHECKPOINT, export_demo, load_demo
+from dpt_core.diffusers import text_vectors
 from dpt_core.evaluation.adapter_metrics import Probe, adapter_metrics, unique_phrase
 from dpt_core.evaluation.arms import Arm, Measure, Models, best_of, draw, standard_arms
 from dpt_core.evaluation.cost import equal_candidates, work
@@ -26,7 +26,7 @@ from dpt_core.evaluation.shapes import shapes_verdict
 from dpt_core.evaluation.statistics import paired_difference, separation, share
 from dpt_core.evaluation.sweep import sweep_arms
 from dpt_core.generation import Sampling, generate
-from dpt_core.measure import alignment_scores, watching_scores
+from dpt_core.reading import alignment_scores, watching_scores
 from dpt_core.shapes.caption import CATEGORIES, parse
 from dpt_core.shapes.data import scene_pair
 
@@ -194,7 +194,7 @@ def test_scores_refuse_numbers_out_of_range(models, setting, message):
 def test_watching_changes_nothing(models):
     text = text_vectors(models.plain, ["a red circle"])
     before = generate(models.plain, ["a red circle"], [1], PLAIN).pictures
-    with watching_scores(models.plain.unet, models.adapter, text, models.tuned.unet) as scores:
+    with watching_scores(models.plain, models.adapter, text, models.tuned) as scores:
         after = generate(models.plain, ["a red circle"], [1], PLAIN).pictures
         corrected = generate(models.plain, ["a red circle"], [1], STEPS, models.adapter)
     assert np.array_equal(before, after)

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from dpt_core import AdapterConfig, DiscriminativeAdapter, alignment_score, correct
-from dpt_core.features import split_tap, tap_channels
+from dpt_core import TAPS, AdapterConfig, DiscriminativeAdapter, alignment_score, correct
+from dpt_core.backbones.stable_diffusion import split_tap, unet_taps
+from dpt_core.correction import RULES, score_gradient, step
 from dpt_core.grounding import ground
 from dpt_core.lora import lora_key, lora_updates, merge_lora
 from dpt_core.plots import score_curves
-from dpt_core.correction import RULES, score_gradient, step
 
 
 def quadratic(z: torch.Tensor) -> torch.Tensor:
@@ -163,7 +163,9 @@ def test_config_says_what_it_expects(field, value):
 
 def test_taps():
     widths = [320, 640, 1280, 1280]
-    assert [tap_channels(widths, tap) for tap in ("bottom1", "mid", "up0", "up1", "up3")] == [
+    taps = unet_taps(widths)
+    assert tuple(taps) == TAPS
+    assert [taps[tap] for tap in ("bottom1", "mid", "up0", "up1", "up3")] == [
         640,
         1280,
         1280,

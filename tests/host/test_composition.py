@@ -12,8 +12,7 @@ from comfy_extras import nodes_custom_sampler
 from comfy_extras.nodes_custom_sampler import Noise_RandomNoise, SamplerCustomAdvanced
 from comfy_extras.nodes_freelunch import FreeU_V2
 from comfy_extras.nodes_pag import PerturbedAttentionGuidance
-from dpt_pack.dpt_core.correction import MODES
-from dpt_pack.dpt_core.correction import PRESETS
+from dpt_pack.dpt_core.correction import MODES, PRESETS
 from dpt_pack.nodes.host.correction import with_self_correction
 from dpt_pack.nodes.host.lora import with_lora
 from runs import STRENGTH, call, corrected, distance, latents, sample

@@ -16,10 +16,10 @@ import torch
 from comfy.cli_args import LatentPreviewMethod
 from demo_files import demo_folder
 from dpt_pack.dpt_core.backends.diffusers import self_correcting, text_vectors
+from dpt_pack.dpt_core.correction import MODES
 from dpt_pack.dpt_core.demo import load as diffusers_side
 from dpt_pack.dpt_core.demo import model as sizes
 from dpt_pack.dpt_core.evaluation.adapter_metrics import WORLD, unique_phrase
-from dpt_pack.dpt_core.correction import MODES
 from dpt_pack.dpt_core.shapes.data import scene_pair
 from dpt_pack.dpt_core.shapes.scene import render
 from dpt_pack.nodes import demo_model

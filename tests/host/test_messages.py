@@ -11,8 +11,8 @@ import torch
 from comfy.ldm.flux.model import FluxParams
 from comfy_extras import nodes_torch_compile
 from dpt_pack.dpt_core.checkpoint import CheckpointError
-from dpt_pack.nodes.host.adapter import load_adapter
 from dpt_pack.dpt_core.correction import CUSTOM, PRESETS, Correction
+from dpt_pack.nodes.host.adapter import load_adapter
 from dpt_pack.nodes.host.correction import with_self_correction
 from dpt_pack.nodes.host.lora import with_lora
 from dpt_pack.nodes.host.measure import measure

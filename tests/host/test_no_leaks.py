@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from comfy.model_management import InterruptProcessingException
-from dpt_pack.dpt_core.correction import MODES
-from dpt_pack.dpt_core.correction import PRESETS, Correction
+from dpt_pack.dpt_core.correction import MODES, PRESETS, Correction
 from dpt_pack.nodes.host.correction import with_self_correction
 from runs import corrected, distance, sample
 from tiny_models import tiny_adapter, tiny_model

@@ -7,8 +7,8 @@ from dataclasses import replace
 import comfy.samplers
 import pytest
 import torch
-from dpt_pack.nodes.host.adapter import load_adapter
 from dpt_pack.dpt_core.correction import PRESETS
+from dpt_pack.nodes.host.adapter import load_adapter
 from dpt_pack.nodes.host.correction import with_self_correction
 from dpt_pack.nodes.host.lora import with_lora
 from tiny_models import golden_model
@@ -59,7 +59,10 @@ def test_trajectory(stack, name):
         model = with_lora(model, adapter, 1.0)
     scores = {}
     model = with_self_correction(
-        model, adapter, replace(PRESETS["published"], strength=strength), lambda step, steps, s: scores.setdefault(step, s)
+        model,
+        adapter,
+        replace(PRESETS["published"], strength=strength),
+        lambda step, steps, s: scores.setdefault(step, s),
     )
     latents = sample(model, stack, recorded["timesteps"], recorded["latents"][0])
     for step, latent in enumerate(latents):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,8 +11,8 @@ from comfy_copy import find_comfyui
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from dpt_core import load_checkpoint
-from dpt_core.backends.diffusers import self_correcting, text_vectors
+from dpt_core import PRESETS, load_checkpoint
+from dpt_core.diffusers import self_correcting, text_vectors
 from dpt_core.lora import merge_lora
 
 PROMPTS = ["a red cube", "a blue sphere on the left of a green cone"]
@@ -68,9 +69,13 @@ def test_corrected_pipeline(pipeline, stack):
     checkpoint = load_checkpoint(stack.checkpoint)
     plain = sample(pipeline)
     text = text_vectors(pipeline, PROMPTS, checkpoint.config.text)
-    with self_correcting(pipeline.unet, checkpoint.adapter, text, 0.0):
+    with self_correcting(
+        pipeline, checkpoint.adapter, text, replace(PRESETS["published"], strength=0.0)
+    ):
         assert torch.equal(sample(pipeline), plain)
-    with self_correcting(pipeline.unet, checkpoint.adapter, text, 100.0) as run:
+    with self_correcting(
+        pipeline, checkpoint.adapter, text, replace(PRESETS["published"], strength=100.0)
+    ) as run:
         moved = sample(pipeline)
     assert (moved - plain).norm() / plain.norm() > 1e-3
     assert [len(scores) for scores in run.scores] == [2, 2, 2]

@@ -1,0 +1,176 @@
+"""What self-correction, scores and training need to know of a denoising network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+Reader = Callable[[torch.Tensor], torch.Tensor]
+"""Called with the tapped feature map `[R, C, h, w]`; returns what the pass goes on with, of the
+same shape, or raises :class:`TapReached` to end the pass there."""
+
+
+class TapReached(Exception):
+    """Ends a forward pass early: everything the adapter needs has been computed."""
+
+
+class NoisePath(Protocol):
+    """How a model's noisy latent is made: `x = α·x₀ + s·ε`.
+
+    A noise level is told in the model's own coordinate, called sigma here: larger is noisier. It
+    is the timestep of diffusers' discrete schedules and the host's sigma.
+    """
+
+    def weights(self, sigma: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """α and s of noise levels `[R]`, each `[R]`."""
+        ...
+
+    def level(self, sigma: torch.Tensor) -> torch.Tensor:
+        """What the adapter is told of noise levels `[R]`: `[R]` in [0, 1000)."""
+        ...
+
+    def sigma(self, level: float) -> float:
+        """The inverse of :meth:`level`."""
+        ...
+
+    def reached(self, percent: float) -> float:
+        """Sigma when a share of the sampling, in [0, 1], is over."""
+        ...
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What a correction needs to know of the noise in rows of latents.
+
+    Attributes:
+        scale: a, `[R, 1, ...]`: `z = a·x` is the variance-preserving latent.
+        variance: 1 − ᾱ, `[R, 1, ...]`, the share of noise in z.
+        signal: √ᾱ, `[R, 1, ...]`.
+    """
+
+    scale: torch.Tensor
+    variance: torch.Tensor
+    signal: torch.Tensor
+
+    @classmethod
+    def of(cls, path: NoisePath, sigma: torch.Tensor, x: torch.Tensor) -> Noise:
+        """The noise of latents `x` `[R, ...]` at levels `sigma` `[R]`; float32."""
+        shape = (len(sigma), *[1] * (x.ndim - 1))
+        alpha, noise = (part.float().view(shape) for part in path.weights(sigma))
+        scale = (alpha.square() + noise.square()).rsqrt()
+        return cls(scale, (scale * noise).square(), scale * alpha)
+
+
+@dataclass(frozen=True)
+class BackboneCall:
+    """What a denoising network was called with.
+
+    Attributes:
+        x: `[N, ...]` what it denoises.
+        sigma: the noise level in the network's coordinate, a number or `[N]`.
+        inputs: everything else, by name.
+    """
+
+    x: torch.Tensor
+    sigma: Any
+    inputs: dict[str, Any]
+
+    def select(self, rows: slice | torch.Tensor) -> BackboneCall:
+        """The same call for some rows only; what has no row for each stays."""
+        sigma, inputs = (rows_of(part, rows, len(self.x)) for part in (self.sigma, self.inputs))
+        return BackboneCall(self.x[rows], sigma, inputs)
+
+    def sigmas(self) -> torch.Tensor:
+        """Noise levels `[N]`."""
+        sigma = torch.as_tensor(self.sigma, device=self.x.device)
+        return sigma.flatten().expand(len(self.x))
+
+
+class Backbone(Protocol):
+    """A denoising network inside a diffusers pipeline, or alone.
+
+    Attributes:
+        family: stored in the adapter's config.
+        module: the network.
+        path: its noise.
+    """
+
+    family: str
+    module: nn.Module
+    path: NoisePath
+
+    def taps(self) -> Mapping[str, int]:
+        """Tap name → channels, in order of computation."""
+        ...
+
+    def tapped(self, tap: str, reader: Reader) -> AbstractContextManager[None]:
+        """A context in which every pass of the module hands its features at a tap to `reader`."""
+        ...
+
+    def blocks(self, tap: str) -> Sequence[nn.Module]:
+        """What can be computed again on the way back, below a tap."""
+        ...
+
+    def call(self, args: tuple, kwargs: dict[str, Any]) -> BackboneCall:
+        """What the module is called with, from the arguments of its forward."""
+        ...
+
+    def run(self, forward: Callable[..., Any], call: BackboneCall) -> Any:
+        """Call the module's `forward` as :meth:`call` found it; returns what it returns."""
+        ...
+
+    def shift(self, sigma: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+        """How the module's output changes where the clean prediction x̂₀ changes by `clean`."""
+        ...
+
+    def conditioning(self, prompts: Sequence[str], size: Sequence[int]) -> dict[str, Any]:
+        """Keyword inputs for prompts, as the pipeline encodes them, `[B, ...]` each.
+
+        Args:
+            prompts: `B` prompts.
+            size: (height, width) of the latents.
+        """
+        ...
+
+    def text_vectors(self, prompts: Sequence[str], source: str) -> torch.Tensor:
+        """Text vectors y of prompts, `[B, D]`; see :data:`dpt_core.config.TEXT_SOURCES`."""
+        ...
+
+
+def rows_of(value: Any, rows: slice | torch.Tensor, total: int) -> Any:
+    """Some rows of nested inputs; what has no row for each of `total` stays."""
+    if torch.is_tensor(value):
+        per_row = value.ndim and len(value) == total
+        return value[rows.to(value.device) if torch.is_tensor(rows) else rows] if per_row else value
+    if isinstance(value, Mapping):
+        return {key: rows_of(item, rows, total) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(rows_of(item, rows, total) for item in value)
+    return value
+
+
+def check_taps(taps: Mapping[str, int], tap: str, channels: int) -> None:
+    """Check that an adapter can read a network.
+
+    Args:
+        taps: of the network; see :meth:`Backbone.taps`.
+        tap, channels: what the adapter expects.
+
+    Raises:
+        ValueError: the tap is missing or has another width.
+    """
+    if tap not in taps:
+        raise ValueError(
+            f"this adapter reads the tap {tap!r}, the model has {', '.join(taps)}: load an adapter "
+            "that was trained on this model's family"
+        )
+    if taps[tap] != channels:
+        raise ValueError(
+            f"this adapter expects {channels} channels at tap {tap}, the model has {taps[tap]}: "
+            "load an adapter that was trained on this model's family"
+        )

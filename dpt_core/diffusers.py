@@ -1,0 +1,245 @@
+"""Self-correction inside any diffusers pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from .adapter import DiscriminativeAdapter
+from .backbones.base import Backbone, BackboneCall, TapReached, check_taps
+from .backbones.registry import backbone_of
+from .correction import Correction, ScoreFunction, gradient_of, score_gradient
+from .corrector import Corrected, Corrector
+from .score import alignment_score
+
+
+def score_function(
+    backbone: Backbone,
+    adapter: DiscriminativeAdapter,
+    call: BackboneCall,
+    text: torch.Tensor,
+    forward: Callable[..., Any] | None = None,
+) -> ScoreFunction:
+    """The alignment score as a function of the backbone's latents.
+
+    Args:
+        backbone: the backbone; it runs up to the adapter's tap only.
+        adapter: the adapter, on the backbone's device.
+        call: what the backbone is called with, apart from the latents.
+        text: `[B, D]` or `[1, D]` text vectors `y`.
+        forward: of the backbone's module, where it is not the module's own.
+
+    Returns:
+        From latents `[B, ...]`, as the backbone takes them, to scores `[B]` in float32.
+
+    Raises:
+        ValueError: calling it: the pass ended without reaching the tap.
+    """
+
+    def score(x: torch.Tensor) -> torch.Tensor:
+        scores: list[torch.Tensor] = []
+
+        def read(features: torch.Tensor) -> torch.Tensor:
+            scores.append(_score(backbone, adapter, features, call, text))
+            raise TapReached
+
+        with backbone.tapped(adapter.config.tap, read):
+            backbone.run(forward or backbone.module, replace(call, x=x))
+        if not scores:
+            raise ValueError(f"the forward pass never reached tap {adapter.config.tap!r}")
+        return scores[0]
+
+    return score
+
+
+def text_vectors(pipeline: Any, prompts: Sequence[str], source: str = "eos_hidden") -> torch.Tensor:
+    """Text vectors `y` of prompts, `[B, D]`.
+
+    Args:
+        pipeline: a diffusers pipeline.
+        prompts: the prompts.
+        source: one of :data:`dpt_core.config.TEXT_SOURCES`, the adapter's.
+    """
+    return backbone_of(pipeline).text_vectors(prompts, source)
+
+
+@contextmanager
+def self_correcting(
+    pipeline: Any,
+    adapter: DiscriminativeAdapter,
+    text: torch.Tensor,
+    correction: Correction | None = None,
+    *,
+    guided: bool | None = None,
+) -> Iterator[Corrector]:
+    """Let a pipeline correct the latents that it denoises.
+
+    Inside the context any loop that calls the pipeline's denoising network is self-correcting.
+    Only the conditional rows move; the scheduler keeps stepping from its own latent, as published.
+    A run ends when the scheduler's timesteps are set for the next.
+
+    Args:
+        pipeline: a diffusers pipeline, or anything with its network and `scheduler`.
+        adapter: the adapter, on the network's device.
+        text: `[B, D]`, or `[1, D]` for all pictures, text vectors of the positive prompts.
+        correction: settings; by default the preset balanced.
+        guided: the network is called with unconditional rows first and as many conditional ones
+            after them, as diffusers does with classifier-free guidance; by default the pipeline is
+            asked.
+
+    Yields:
+        The run, with its scores as they come.
+
+    Raises:
+        ValueError: the adapter does not fit the model, or the scheduler does not say how much
+            noise there is.
+    """
+    correction = correction or Correction()
+    backbone, scheduler = backbone_of(pipeline), pipeline.scheduler
+    check_taps(backbone.taps(), adapter.config.tap, adapter.config.in_channels)
+    run = Corrector(correction, backbone.path)
+    if not correction.strength:
+        yield run
+        return
+    backbone.path.weights(torch.zeros(1))  # refuse what has no noise before anything is drawn
+    module, fresh, inside = backbone.module, True, False
+    plain = module.forward
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        nonlocal fresh, inside
+        call = backbone.call(args, kwargs)
+        if fresh:
+            first = getattr(scheduler, "begin_index", None) or 0
+            run.begin(dict.fromkeys(scheduler.timesteps.tolist()[first:]))
+            fresh = False
+        if inside or not run.is_due(float(call.sigmas()[0])):
+            return plain(*args, **kwargs)
+        inside = True
+        try:
+            return _corrected(backbone, adapter, run, call, _text_rows(call), text, plain)
+        finally:
+            inside = False
+
+    def _text_rows(call: BackboneCall) -> slice:
+        with_guidance = guided
+        if with_guidance is None:
+            with_guidance = getattr(pipeline, "do_classifier_free_guidance", True)
+        return slice(len(call.x) // 2, None) if with_guidance else slice(None)
+
+    def set_timesteps(*args: Any, **kwargs: Any) -> None:
+        nonlocal fresh
+        fresh = True
+        set_plainly(*args, **kwargs)
+
+    set_plainly = scheduler.set_timesteps
+    with _attribute(module, "forward", forward), _attribute(
+        scheduler, "set_timesteps", set_timesteps
+    ):  # fmt: skip
+        yield run
+
+
+@dataclass
+class _Rows:
+    """The conditional rows of a call, for the :class:`~dpt_core.corrector.Corrector`."""
+
+    backbone: Backbone
+    adapter: DiscriminativeAdapter
+    call: BackboneCall
+    text: torch.Tensor
+    forward: Callable[..., Any]
+    mask: torch.Tensor | None = None
+
+    def __post_init__(self) -> None:
+        self.x, self.sigma = self.call.x, self.call.sigmas()
+        self.text = self.text.expand(len(self.x), -1)
+        self._half = self.x.dtype == torch.float16
+
+    def gradients(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        score = score_function(self.backbone, self.adapter, self.call, self.text, self.forward)
+        return score_gradient(x, score, self._half)
+
+    def predictions(
+        self, x: torch.Tensor
+    ) -> tuple[Any, torch.Tensor | None, torch.Tensor | None]:  # fmt: skip
+        found: list[torch.Tensor] = []
+
+        def read(features: torch.Tensor) -> torch.Tensor:
+            score = _score(self.backbone, self.adapter, features, self.call, self.text)
+            found[:] = score.detach(), gradient_of(score, leaf, self._half)
+            torch.set_grad_enabled(False)  # the rest needs no graph; enable_grad restores it
+            return features.detach()
+
+        with torch.inference_mode(False), torch.enable_grad():
+            leaf = x.detach().clone().requires_grad_()
+            with self.backbone.tapped(self.adapter.config.tap, read):
+                output = self.backbone.run(self.forward, replace(self.call, x=leaf))
+        return output, *(found or (None, None))
+
+
+def _corrected(
+    backbone: Backbone,
+    adapter: DiscriminativeAdapter,
+    run: Corrector,
+    call: BackboneCall,
+    rows: slice,
+    text: torch.Tensor,
+    forward: Callable[..., Any],
+) -> Any:
+    """A call's output where some rows are corrected."""
+    part = call.select(rows)
+    todo = run.correct(_Rows(backbone, adapter, part, text, forward))
+    if todo.prediction is None:
+        x = call.x.clone()
+        x[rows] = part.x + todo.move
+        output = backbone.run(forward, replace(call, x=x))
+        predicted = output[0]
+    else:
+        output, predicted = todo.prediction, _with_others(backbone, call, rows, todo, forward)
+    if todo.clean is not None:
+        predicted = predicted.clone()
+        predicted[rows] += backbone.shift(part.sigmas(), todo.clean).to(predicted)
+    return (predicted,) if isinstance(output, tuple) else type(output)(predicted)
+
+
+def _with_others(
+    backbone: Backbone,
+    call: BackboneCall,
+    rows: slice,
+    todo: Corrected,
+    forward: Callable[..., Any],
+) -> torch.Tensor:
+    """The rows that were predicted already, after a pass of those before them."""
+    predicted = todo.prediction[0]
+    if not rows.start:
+        return predicted
+    others = call.select(slice(None, rows.start))
+    return torch.cat((backbone.run(forward, others)[0], predicted))
+
+
+def _score(
+    backbone: Backbone,
+    adapter: DiscriminativeAdapter,
+    features: torch.Tensor,
+    call: BackboneCall,
+    text: torch.Tensor,
+) -> torch.Tensor:
+    sigma = torch.as_tensor(call.sigma, device=features.device).flatten().expand(len(features))
+    queries = adapter.match(features.float(), backbone.path.level(sigma))
+    return alignment_score(queries, text.float())
+
+
+@contextmanager
+def _attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Set an attribute of one object for a while; what it hides comes back."""
+    hidden = vars(owner).get(name, _attribute)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        delattr(owner, name)
+        if hidden is not _attribute:
+            setattr(owner, name, hidden)
