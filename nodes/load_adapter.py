@@ -3,12 +3,17 @@
 import folder_paths
 from comfy_api.latest import io
 
+from ..dpt_core.demo.load import CHECKPOINT, demo_file
 from .host.adapter import FOLDER, AdapterIO, load_adapter
+
+NOTHING = "nothing in models/dpt yet"
+DEMO = "the demo model's"
 
 
 class LoadAdapter(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
+        files = folder_paths.get_filename_list(FOLDER)
         return io.Schema(
             node_id="DPT_LoadAdapter",
             display_name="Load DPT Adapter",
@@ -18,9 +23,10 @@ class LoadAdapter(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "adapter_name",
-                    options=folder_paths.get_filename_list(FOLDER),
-                    tooltip="A file in models/dpt: .safetensors made by `dpt convert` or DPT "
-                    "training, or the published pytorch_model.bin.",
+                    options=[*(files or [NOTHING]), DEMO],
+                    tooltip="A file in models/dpt: the published pytorch_model.bin as it is, or a "
+                    ".safetensors from DPT training or `dpt convert`. Or the adapter that ships "
+                    "for DPT Demo Model.",
                 )
             ],
             outputs=[
@@ -32,6 +38,14 @@ class LoadAdapter(io.ComfyNode):
 
     @classmethod
     def execute(cls, adapter_name: str) -> io.NodeOutput:
+        if adapter_name == NOTHING:
+            raise ValueError(
+                "models/dpt holds no adapter. Put one there, for Stable Diffusion 2.1 the "
+                "published https://huggingface.co/leigangqu/DPT-T2I/resolve/main/pytorch_model.bin "
+                "as it is, then press R and choose it; or use DPT Demo Model, which needs no file"
+            )
+        if adapter_name == DEMO:
+            return io.NodeOutput(load_adapter(str(demo_file(CHECKPOINT))))
         return io.NodeOutput(
             load_adapter(folder_paths.get_full_path_or_raise(FOLDER, adapter_name))
         )

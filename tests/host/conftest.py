@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 import torch
@@ -41,7 +40,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         save_checkpoint(adapters / "other_family.safetensors", wide)
         real = tiny_adapter(in_channels=MODEL_CHANNELS, text_width=1024).checkpoint
         lora = random_lora(model_patcher(real_config("sd21")))
-        save_checkpoint(adapters / "dpt-sd21-base.safetensors", replace(real, lora=lora))
+        published = {**real.adapter.state_dict(), **lora}  # bare keys, no config
+        torch.save(published, adapters / "pytorch_model.bin")
         write_checkpoint(server.base / "models/checkpoints/v2-1_512-ema-pruned.safetensors")
         write_control_net(server.base / "models/controlnet/control_v11p_sd21_canny.safetensors")
     shutil.copy(find_comfyui() / "input" / "example.png", server.base / "input")

@@ -65,6 +65,7 @@ def test_nodes_and_their_help(server):
     files = server.get("object_info/DPT_LoadAdapter")["DPT_LoadAdapter"]["input"]["required"]
     options = files["adapter_name"][1].get("options") or files["adapter_name"][0]
     assert "tiny.safetensors" in options
+    assert options[-1] == "the demo model's"
 
 
 def test_corrected_sampling(server):

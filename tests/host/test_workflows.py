@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 
 import pytest
 from comfy_copy import ROOT
 from demo_files import demo_folder
 from PIL import Image
 
+from dpt_core.correction import PRESETS, Correction
 from dpt_core.demo.model import FOLDER
 
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
+GRAPHS = [*WORKFLOWS, ROOT / "docs" / "sdxl.json"]
+SETTINGS = [setting.name for setting in fields(Correction)]
+FOLDERS = {
+    "CheckpointLoaderSimple": "checkpoints",
+    "ControlNetLoader": "controlnet",
+    "DPT_LoadAdapter": "dpt",
+}
+"""Where the front end says that a missing file belongs."""
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 
 
@@ -23,7 +33,7 @@ def test_there_are_workflows():
     assert WORKFLOWS
 
 
-@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", GRAPHS, ids=lambda path: path.stem)
 def test_complete(path):
     workflow = load(path)
     assert workflow["version"] == 0.4
@@ -33,13 +43,36 @@ def test_complete(path):
         assert node["properties"]["ver"]
         ours = node["type"].startswith("DPT_")
         assert node["properties"]["cnr_id"] == ("dpt-t2i" if ours else "comfy-core")
-        if node["type"] in ("CheckpointLoaderSimple", "ControlNetLoader"):
+        if node["type"] in FOLDERS and node["widgets_values"] != ["my-sdxl-adapter.safetensors"]:
             (model,) = node["properties"]["models"]
             assert model["name"] == node["widgets_values"][0]
             assert model["url"].startswith("https://huggingface.co/")
+            assert model["url"].endswith(f"/resolve/main/{model['name']}")
+            assert model["directory"] == FOLDERS[node["type"]]
     ids = {node["id"] for node in workflow["nodes"]}
     assert max(ids) == workflow["last_node_id"]
     assert all({source, target} <= ids for _, source, _, target, _, _ in workflow["links"])
+
+
+@pytest.mark.parametrize("path", GRAPHS, ids=lambda path: path.stem)
+def test_widgets_show_what_runs(path):
+    """The settings beside a preset are that preset's, though only the preset counts."""
+    for node in load(path)["nodes"]:
+        if node["type"] in ("DPT_KSampler", "DPT_SelfCorrection"):
+            preset, *settings = node["widgets_values"][-1 - len(SETTINGS) :]
+            assert preset == next(iter(PRESETS)), "the first is the one we recommend"
+            assert settings == [getattr(PRESETS[preset], name) for name in SETTINGS]
+
+
+def test_no_withdrawn_address():
+    """Stability AI took its Stable Diffusion 2 repositories down in November 2025."""
+    pages = [
+        path
+        for path in ROOT.rglob("*")
+        if path.suffix in (".json", ".md", ".py") and ".venv" not in path.parts
+    ]
+    withdrawn = "stabilityai/" + "stable-diffusion-2"
+    assert [path for path in pages if withdrawn in path.read_text(encoding="utf-8")] == []
 
 
 def api_format(workflow: dict, server) -> dict:
@@ -77,10 +110,10 @@ def demo(tmp_path_factory):
     return demo_folder(tmp_path_factory.mktemp("demo"))
 
 
-@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", GRAPHS, ids=lambda path: path.stem)
 def test_runs(path, server, demo):
     """As shipped, but for size, steps and random weights."""
-    prompt = load(ROOT / "api_workflows" / path.name)
+    prompt = api_format(load(path), server)
     for node in prompt.values():
         if node["class_type"] == "DPT_DemoModel" and demo != FOLDER:
             node |= {"class_type": "Tiny_Demo", "inputs": {"folder": str(demo)}}
