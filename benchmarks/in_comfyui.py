@@ -82,7 +82,7 @@ def build(name: str, device: str, dtype: torch.dtype, batch: int, side: int) -> 
 
 
 def _scored_by(scorer: type | None) -> Any:
-    return patch("dpt_pack.nodes.host.run.Scorer", scorer) if scorer else nullcontext()
+    return patch("dpt_pack.nodes.host.correction.Scorer", scorer) if scorer else nullcontext()
 
 
 def _whole_unet_scorer() -> type:
@@ -91,14 +91,14 @@ def _whole_unet_scorer() -> type:
     from dpt_pack.nodes.host.scoring import Scorer
 
     class WholeUNetScorer(Scorer):
-        def _run_tapped(self, apply_model: Any, call: Any, read: Any, x: Any = None) -> Any:
+        def run_tapped(self, apply_model: Any, call: Any, read: Any, x: Any = None) -> Any:
             def go_on(h: torch.Tensor) -> torch.Tensor:
                 try:
                     return read(h)
                 except TapReached:
                     return h
 
-            return super()._run_tapped(apply_model, call, go_on, x)
+            return super().run_tapped(apply_model, call, go_on, x)
 
     return WholeUNetScorer
 

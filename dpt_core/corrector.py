@@ -19,7 +19,7 @@ from .correction import Correction, finite_rows, lagged_move, step
 logger = logging.getLogger(__name__)
 
 Listener = Callable[[int, int, torch.Tensor], None]
-"""Called after each corrected call with step, number of steps and scores `[R]`."""
+"""Called after each corrected call with step, number of steps and scores `[B]`."""
 
 LEAST_SIGNAL = 0.068
 """√ᾱ where Stable Diffusion's noise ends: mode guidance divides by no less (flow models and zero
@@ -40,12 +40,14 @@ class Rows(Protocol):
         x: `[R, ...]` latents in the sampler's space.
         sigma: `[R]` noise levels, all the same.
         text: `[R, D]` text vectors that the rows should agree with.
+        image: `[R]` which picture of the batch each row draws.
         mask: `[R, 1, ...]` 1 where a latent may move, or None for everywhere.
     """
 
     x: torch.Tensor
     sigma: torch.Tensor
     text: torch.Tensor
+    image: torch.Tensor
     mask: torch.Tensor | None
 
     def gradients(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -97,7 +99,7 @@ class Corrector:
 
     Attributes:
         corrected: steps that were corrected so far.
-        scores: per corrected call, the scores `[R]` before the move.
+        scores: per corrected call, the pictures' scores `[B]` before the move.
         levels: per corrected call, its sigma.
     """
 
@@ -207,7 +209,10 @@ class Corrector:
     def _note(self, rows: Rows, scores: torch.Tensor) -> None:
         sigma = float(rows.sigma[0])
         self.corrected.add(self.step_at(sigma))
-        self.scores.append(scores.detach().float().cpu())
+        scores, image = scores.detach().float().cpu(), rows.image.cpu()
+        several = torch.zeros(int(image.max()) + 1)
+        sums, counts = (several.index_add(0, image, each) for each in (scores, scores * 0 + 1))
+        self.scores.append(sums / counts)
         self.levels.append(sigma)
         if self._listener is not None:
             self._listener(self.step_at(sigma), self.steps, self.scores[-1])

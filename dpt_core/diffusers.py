@@ -156,6 +156,7 @@ class _Rows:
     def __post_init__(self) -> None:
         self.x, self.sigma = self.call.x, self.call.sigmas()
         self.text = self.text.expand(len(self.x), -1)
+        self.image = torch.arange(len(self.x))
         self._half = self.x.dtype == torch.float16
 
     def gradients(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,6 +6,7 @@ from comfy_api.latest import io
 from .host.adapter import AdapterIO, LoadedAdapter
 from .host.measure import measure
 from .host.progress import show
+from .host.read_once import encode_pictures
 
 
 class AlignmentScore(io.ComfyNode):
@@ -68,10 +69,8 @@ class AlignmentScore(io.ComfyNode):
         draws: int,
         seed: int,
     ) -> io.NodeOutput:
-        if vae is None:
-            raise ValueError("vae is missing: the checkpoint has none; load one with VAELoader")
-        latent = vae.encode(images[..., :3])  # BHWC in [0, 1] -> BCHW latent
-        scores = measure(model, adapter, latent, positive, timestep, draws, seed)
+        latents = encode_pictures(vae, images)
+        scores = measure(model, adapter, latents, positive, timestep, draws, seed)
         means, spreads = scores.mean(0), scores.std(0, correction=0)
         lines = [
             f"image {index + 1}: {mean:.4f} ± {spread:.4f}"

@@ -13,7 +13,7 @@ from ..dpt_core.plots import score_curves
 from .correction_inputs import correction_inputs
 from .host.adapter import AdapterIO, LoadedAdapter
 from .host.correction import with_self_correction
-from .host.progress import show_scores
+from .host.progress import ShowScores
 
 
 def sampler_inputs() -> list[io.Input]:
@@ -107,13 +107,7 @@ class KSampler(io.ComfyNode):
         adapter: LoadedAdapter | None = None,
         **settings: Any,
     ) -> io.NodeOutput:
-        scores: dict[int, list[float]] = {}
-        show = show_scores(cls.hidden.unique_id)
-
-        def listener(at: int, steps: int, values: torch.Tensor) -> None:
-            scores.setdefault(at, values.tolist())  # a step's first call, at its own noise level
-            show(at, steps, values)
-
+        listener = ShowScores(cls.hidden.unique_id)
         correction = Correction.chosen(preset, **settings)
         model = with_self_correction(model, adapter, correction, listener)
         (latent,) = common_ksampler(
@@ -128,5 +122,7 @@ class KSampler(io.ComfyNode):
             latent_image,
             denoise=denoise,
         )
-        report = torch.from_numpy(score_curves(scores)).float()[None] / 255  # 1HWC in [0, 1]
+        report = (
+            torch.from_numpy(score_curves(listener.scores)).float()[None] / 255
+        )  # 1HWC in [0, 1]
         return io.NodeOutput(latent, report)

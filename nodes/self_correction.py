@@ -8,7 +8,7 @@ from ..dpt_core.correction import Correction
 from .correction_inputs import correction_inputs
 from .host.adapter import AdapterIO, LoadedAdapter
 from .host.correction import with_self_correction
-from .host.progress import show_scores
+from .host.progress import ShowScores
 
 
 class SelfCorrection(io.ComfyNode):
@@ -40,5 +40,5 @@ class SelfCorrection(io.ComfyNode):
         **settings: Any,
     ) -> io.NodeOutput:
         correction = Correction.chosen(preset, **settings)
-        listener = show_scores(cls.hidden.unique_id)
+        listener = ShowScores(cls.hidden.unique_id)
         return io.NodeOutput(with_self_correction(model, adapter, correction, listener))

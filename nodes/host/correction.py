@@ -1,42 +1,53 @@
 """Self-correction inside the host's samplers.
 
-Three of the host's wrappers carry it, so it stacks with other packs and works with any sampler:
-around a sampling run (state), around a batch of conditionings (which chunk has which text), and
-around the model call (the correction itself). Per-run state lives in the run's model options.
+Two of the host's wrappers carry it, so it stacks with other packs and works with any sampler: one
+around a sampling run (its state), one around the model call (the correction itself). A run's state
+lives in the run's model options and ends with it.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from comfy.patcher_extension import WrappersMP
 
-from ...dpt_core.correction import Correction, lagged_move, step
+from ...dpt_core.correction import Correction
+from ...dpt_core.corrector import Corrector
 from .adapter import LoadedAdapter
-from .rows import ConditionalRows, ModelCall, conditional_rows
-from .run import Run, mask_rows
-from .unet import check_backbone
+from .backbones.registry import check_backbone
+from .calls import ModelCall
+from .rows import ConditionalRows, Targets
+from .scoring import Scorer
 
 logger = logging.getLogger(__name__)
 
 KEY = "dpt_self_correction"
 
-Listener = Callable[[int, int, torch.Tensor], None]
-"""Called after each corrected call with step, number of steps and scores `[B]`."""
+
+class Listener(Protocol):
+    """Told what happens in a run."""
+
+    def __call__(self, step: int, steps: int, scores: torch.Tensor) -> None:
+        """After each corrected call: step, number of steps and scores `[B]`."""
+        ...
+
+    def finished(self, run: Corrector) -> None:
+        """After the run."""
+        ...
 
 
 def with_self_correction(
     model: Any,
     adapter: LoadedAdapter | None,
     correction: Correction,
-    listener: Listener | None = None,
+    listener: Listener | Callable | None = None,
 ) -> Any:
     """A model that corrects itself while any sampler samples it.
 
-    A second correction replaces the first. Strength 0 or no adapter gives the model back as is.
+    A second correction replaces the first; strength 0 or no adapter takes it off.
 
     Args:
         model: the host's ModelPatcher; not changed.
@@ -45,175 +56,162 @@ def with_self_correction(
         listener: told the scores as they come.
 
     Raises:
-        ValueError: see :func:`~nodes.host.unet.check_backbone`.
+        ValueError: see :func:`~nodes.host.backbones.registry.check_backbone`.
     """
+    model = without_self_correction(model)
     if adapter is None or correction.strength == 0:
         return model
     check_backbone(model, adapter.config)
     corrector = SelfCorrector(adapter, correction, listener)
     model = model.clone()
-    for kind, wrapper in (
-        (WrappersMP.SAMPLER_SAMPLE, corrector.sample),
-        (WrappersMP.CALC_COND_BATCH, corrector.calc_cond_batch),
-        (WrappersMP.APPLY_MODEL, corrector.apply_model),
-    ):
-        model.remove_wrappers_with_key(kind, KEY)
-        model.add_wrapper_with_key(kind, KEY, wrapper)
+    model.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, KEY, corrector.sample)
+    model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, corrector.apply_model)
     model.set_additional_models(KEY, [adapter.patcher])
     return model
 
 
+def without_self_correction(model: Any) -> Any:
+    """A model without a correction that an earlier node put on it; the model itself if none did."""
+    kinds = (WrappersMP.SAMPLER_SAMPLE, WrappersMP.APPLY_MODEL)
+    if model is None or not any(model.get_wrappers(kind, KEY) for kind in kinds):
+        return model
+    model = model.clone()
+    for kind in kinds:
+        model.remove_wrappers_with_key(kind, KEY)
+    model.set_additional_models(KEY, [])
+    return model
+
+
 class SelfCorrector:
-    """The wrappers. Holds what was asked for, never what happens during a run."""
+    """The wrappers. Holds what was asked for, and of a run only where it ended."""
 
     def __init__(
-        self, adapter: LoadedAdapter, correction: Correction, listener: Listener | None
+        self, adapter: LoadedAdapter, correction: Correction, listener: Listener | Callable | None
     ) -> None:
         self._adapter = adapter
         self._correction = correction
         self._listener = listener
+        self._ends: dict[float, int] = {}
+        """Sigma at which a run ended part-way → steps taken by then: the next run counts on."""
 
     def sample(self, executor: Any, guider: Any, sigmas: torch.Tensor, extra_args: dict, *args):
         """Around a run: check the wiring before the first step, keep the run's state."""
         mask = args[3] if len(args) > 3 else None
-        run = Run(guider, self._adapter, sigmas, mask)
+        first, last = float(sigmas[0]), float(sigmas[-1])
+        run = Run(guider, self._adapter, self._correction, mask, self._listener)
+        taken = self._ends.get(first, 0)
+        run.corrector.begin(sigmas[:-1].tolist(), taken)
         extra_args["model_options"]["transformer_options"][KEY] = run
         result = executor(guider, sigmas, extra_args, *args)
-        if not run.corrected:
+        if last > 0:
+            self._ends[last] = taken + run.corrector.steps
+        if not run.corrector.corrected:
             logger.warning(
                 "DPT: no step was corrected; start_percent, end_percent and every_n_steps leave "
                 "none of the %d steps",
-                run.steps,
+                run.corrector.steps,
             )
+        if finished := getattr(self._listener, "finished", None):
+            finished(run.corrector)
         return result
 
-    def calc_cond_batch(
-        self, executor: Any, model: Any, conds: list, x: Any, t: Any, options: dict
-    ):
-        """Around a batch of conditionings: note which chunk has which text."""
-        if run := options.get("transformer_options", {}).get(KEY):
-            run.targets.register(conds)
-        return executor(model, conds, x, t, options)
-
-    def apply_model(
-        self,
-        executor: Any,
-        x: torch.Tensor,
-        sigma: torch.Tensor,
-        c_concat: Any = None,
-        c_crossattn: Any = None,
-        control: Any = None,
-        transformer_options: dict | None = None,
-        **inputs: Any,
-    ) -> torch.Tensor:
-        """Around the model call: move the conditional rows, then let the backbone denoise them."""
-        inputs |= {"c_concat": c_concat, "c_crossattn": c_crossattn, "control": control}
-        call = ModelCall(x, sigma, transformer_options or {}, inputs)
+    def apply_model(self, executor: Any, *args: Any, **inputs: Any) -> torch.Tensor:
+        """Around the model call: correct the conditional rows if the call is due."""
+        call = ModelCall.of_arguments(*args, **inputs)
         run = call.options.get(KEY)
-        rows = conditional_rows(call, run.targets) if run and self._is_due(run, sigma) else None
+        due = run is not None and run.corrector.is_due(float(call.sigma[0]))
+        rows = run.targets.rows_of(call) if due else None
         if rows is None:
             return call.run(executor)
-        ways = {"exact": self._exact, "lagged": self._lagged, "guidance": self._guidance}
-        return ways[self._correction.mode](executor, run, call, rows)
-
-    def _is_due(self, run: Run, sigma: torch.Tensor) -> bool:
-        level = float(sigma[0])
-        first, last = (
-            run.model_sampling.percent_to_sigma(percent)
-            for percent in (self._correction.start_percent, self._correction.end_percent)
-        )
-        in_range = last <= level <= first
-        return in_range and run.step_at(level) % self._correction.every_n_steps == 0
-
-    def _exact(
-        self, executor: Any, run: Run, call: ModelCall, rows: ConditionalRows
-    ) -> torch.Tensor:
-        """Move the conditional rows by their own gradient, then denoise all rows together."""
-        x, sigma = call.x[rows.index], call.sigma[rows.index]
-        key = (float(sigma[0]), rows.key)
-        move = run.known(key, x)
-        if move is None:
-            move = torch.zeros_like(x)
-            for inner in range(self._correction.inner_steps):
-                scores, gradient = run.scorer.gradients(executor, call, rows, x + move)
-                move += run.to_x(self._step(run, gradient, rows, sigma), sigma).to(x)
-                if inner == 0:
-                    self._report(run, key[0], rows, scores)
-            run.remember(key, x, move)
-        return _denoise_moved(executor, run, call, rows, move)
-
-    def _lagged(
-        self, executor: Any, run: Run, call: ModelCall, rows: ConditionalRows
-    ) -> torch.Tensor:
-        """Move the conditional rows by the previous calls' gradients; keep this call's too."""
-        x, sigma = call.x[rows.index], call.sigma[rows.index]
-        key = (float(sigma[0]), rows.key)
-        if (move := run.known(key, x)) is not None:
-            return _denoise_moved(executor, run, call, rows, move)
-        previous = run.lagged.get(rows.key)
-        move = torch.zeros_like(x) if previous is None else run.to_x(previous, sigma).to(x)
-        predicted, scores, gradient = run.scorer.predictions(executor, call, rows, x + move)
-        wanted = self._step(run, gradient, rows, sigma)
-        run.lagged[rows.key] = lagged_move(previous, wanted)
-        self._report(run, key[0], rows, scores)
-        run.remember(key, x, move)
-        return _with_others(executor, call, rows, run.rebase(predicted, sigma, x, move))
-
-    def _guidance(
-        self, executor: Any, run: Run, call: ModelCall, rows: ConditionalRows
-    ) -> torch.Tensor:
-        """Denoise the conditional rows, then move the prediction by their gradient."""
-        x, sigma = call.x[rows.index], call.sigma[rows.index]
-        key = (float(sigma[0]), rows.key)
-        if (move := run.known(key, x)) is not None:
-            denoised = call.run(executor).clone()
-            denoised[rows.index] += move.to(denoised)
-            return denoised
-        predicted, scores, gradient = run.scorer.predictions(executor, call, rows, x)
-        move = run.to_x(self._step(run, gradient, rows, sigma), sigma)
-        self._report(run, key[0], rows, scores)
-        run.remember(key, x, move)
-        return _with_others(executor, call, rows, predicted + move.to(predicted))
-
-    def _step(
-        self, run: Run, gradient: torch.Tensor, rows: ConditionalRows, sigma: torch.Tensor
-    ) -> torch.Tensor:
-        """How far the variance-preserving latent moves, `[R, C, h, w]`."""
-        run.warn_once(gradient)
-        wanted, scale = self._correction, run.input_scale(sigma)
-        noise = (scale * sigma.view_as(scale)) ** 2
-        move = step(gradient / scale, wanted.strength, rule=wanted.step, noise_variance=noise)
-        return move if run.mask is None else move * mask_rows(run.mask, rows).to(move)
-
-    def _report(self, run: Run, sigma: float, rows: ConditionalRows, scores: torch.Tensor) -> None:
-        run.corrected += 1
-        if self._listener is not None:
-            images = int(rows.image.max()) + 1
-            per_image = scores.view(-1, images).mean(0)  # chunks of a picture follow each other
-            self._listener(run.step_at(sigma), run.steps, per_image.cpu())
+        return run.corrected(executor, call, rows)
 
 
-def _denoise_moved(
-    executor: Any, run: Run, call: ModelCall, rows: ConditionalRows, move: torch.Tensor
-) -> torch.Tensor:
-    """A call's result where some rows are denoised at `x + move`."""
-    x, sigma = call.x[rows.index], call.sigma[rows.index]
-    corrected = call.x.clone()
-    corrected[rows.index] = x + move
-    denoised = call.run(executor, corrected).clone()
-    denoised[rows.index] = run.rebase(denoised[rows.index], sigma, x, move)
-    return denoised
+class Run:
+    """One sampling run.
+
+    Args:
+        guider: the host's guider, with its conditioning processed.
+        adapter, correction, listener: as wired.
+        mask: the denoise mask `[B, 1, H, W]`, or None.
+    """
+
+    def __init__(
+        self,
+        guider: Any,
+        adapter: LoadedAdapter,
+        correction: Correction,
+        mask: torch.Tensor | None,
+        listener: Listener | Callable | None,
+    ) -> None:
+        guests = [
+            entry["gligen"][1].model
+            for entries in guider.conds.values()
+            for entry in entries or ()
+            if "gligen" in entry
+        ]
+        self.scorer = Scorer(adapter, guider.inner_model, guests)
+        self.targets = Targets(guider.conds, adapter.config, self.scorer.backbone)
+        self.corrector = Corrector(correction, self.scorer.noise, listener)
+        self._mask = mask
+
+    def corrected(self, executor: Any, call: ModelCall, rows: ConditionalRows) -> torch.Tensor:
+        """A call's result with its conditional rows corrected.
+
+        The sampler steps from its own latent: with `D(x) = c_skip x + c_out F(x)` it is given
+        `D(x̂) − c_skip x̂ + c_skip x`.
+        """
+        passed = HostRows(self.scorer, executor, call, rows, self._mask)
+        todo, x = self.corrector.correct(passed), passed.x
+        if todo.prediction is None:
+            moved = call.x.clone()
+            moved[rows.index] = x + todo.move
+            denoised = call.run(executor, moved).clone()
+        else:
+            denoised = todo.prediction
+        kept = self.scorer.noise.kept
+        rebased = denoised[rows.index] - kept(passed.sigma, x + todo.move) + kept(passed.sigma, x)
+        if todo.clean is not None:
+            rebased += todo.clean
+        denoised[rows.index] = rebased.to(denoised)
+        return denoised
 
 
-def _with_others(
-    executor: Any, call: ModelCall, rows: ConditionalRows, predicted: torch.Tensor
-) -> torch.Tensor:
-    """A call's result: what was predicted for some rows, and a pass of the others."""
-    denoised = torch.empty_like(call.x)
-    denoised[rows.index] = predicted.to(denoised)
-    others = torch.ones(len(call.x), dtype=torch.bool)
-    others[rows.index.cpu()] = False
-    if others.any():
-        others = others.nonzero()[:, 0].to(call.x.device)
-        denoised[others] = call.select(others).run(executor)
-    return denoised
+class HostRows:
+    """The conditional rows of a call, for the :class:`~dpt_core.corrector.Corrector`."""
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        executor: Any,
+        call: ModelCall,
+        rows: ConditionalRows,
+        mask: torch.Tensor | None,
+    ) -> None:
+        self._scorer, self._executor, self._call, self._rows = scorer, executor, call, rows
+        self.x, self.sigma = call.x[rows.index], call.sigma[rows.index]
+        self.text, self.image = rows.text, rows.image
+        self.mask = None if mask is None else mask_rows(mask, rows, self.x.shape[2:])
+
+    def gradients(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._scorer.gradients(self._executor, self._call, self._rows, x)
+
+    def predictions(
+        self, x: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        return self._scorer.predictions(self._executor, self._call, self._rows, x)
+
+
+def mask_rows(mask: torch.Tensor, rows: ConditionalRows, size: torch.Size) -> torch.Tensor | None:
+    """The denoise mask for each conditional row, cut to the row's area; None for tiles.
+
+    A call does not say where a tile lies. The sampler itself puts back what the mask protects.
+    """
+    parts = []
+    for image, area in zip(rows.image.tolist(), rows.areas, strict=True):
+        part = mask[image % len(mask)]
+        for axis in range(len(area) // 2 if area else 0):
+            part = part.narrow(axis + 1, area[axis + len(area) // 2], area[axis])
+        if part.shape[1:] != size:
+            return None
+        parts.append(part)
+    return torch.stack(parts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .texts import PHRASE, TEXT_KEY
+from .texts import EMBEDDING, PHRASE, TEXT_KEY
 
 CLIP_ENCODERS = {"l", "g", "h"}
 """The host's names for the CLIP text encoders of SD 1.x and SDXL, SDXL, and SD 2.x."""
@@ -40,7 +40,10 @@ def encode_prompt(clip: Any, text: str) -> list:
         plain.layer_idx, plain.use_clip_schedule = None, False
         hidden, pooled = plain.encode_from_tokens(_without_weights(tokens), return_pooled=True)
     vectors = {"eos_hidden": hidden[:, position].clone(), "pooled": pooled, PHRASE: text}
-    return [[entry, {**extra, TEXT_KEY: vectors}] for entry, extra in conditioning]
+    return [
+        [embedding, {**extra, TEXT_KEY: {**vectors, EMBEDDING: embedding}}]
+        for embedding, extra in conditioning
+    ]
 
 
 def end_of_text(clip: Any, tokens: Tokens) -> int:

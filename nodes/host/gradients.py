@@ -8,15 +8,14 @@ are taken care of, and nothing that others can see has changed afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import comfy.ops
 import torch
-from comfy.ldm.modules.attention import BasicTransformerBlock, attention_pytorch
-from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
+from comfy.ldm.modules.attention import attention_pytorch
 from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
@@ -161,14 +160,11 @@ def _copy(tensor: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor | None:
 
 
 @contextmanager
-def recomputed(model: nn.Module) -> Iterator[None]:
-    """Keep only what goes into each block of a UNet, and compute the block again on the way back.
+def recomputed(blocks: Sequence[nn.Module]) -> Iterator[None]:
+    """Keep only what goes into each block, and compute the block again on the way back.
 
     Takes less memory, for one more forward pass to the tap.
     """
-    blocks = [
-        part for part in model.modules() if isinstance(part, (ResBlock, BasicTransformerBlock))
-    ]
     blocks = [block for block in blocks if "forward" not in vars(block)]
     try:
         for block in blocks:

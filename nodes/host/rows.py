@@ -1,54 +1,41 @@
-"""Rows of a model call: which are conditional, and a call restricted to some of them."""
+"""Which rows of a model call draw the positive prompt, and what each is pushed to.
+
+A row is known by what it reads: its cross-attention context. Positions and identities do not tell:
+tiled samplers order rows by tile, context windows copy the conditioning, and the host copies a
+positive entry's `uuid` into the negative list.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from .texts import Target, Targets
+from ...dpt_core.config import AdapterConfig
+from .calls import ModelCall
+from .texts import text_vector
+
+NEGATIVE = ("negative", "empty")
+"""Beginnings of the names of a guider's conditionings that say what not to draw."""
 
 
 @dataclass(frozen=True)
-class ModelCall:
-    """The arguments of the host's `apply_model`.
+class Target:
+    """One entry of the positive conditioning.
 
     Attributes:
-        x: `[N, C, h, w]` noisy latents in the sampler's space.
-        sigma: `[N]` noise levels.
-        options: transformer options.
-        inputs: everything else by keyword, e.g. `c_crossattn`, `control`, `y`.
+        context: `[1, L, E]` or `[B, L, E]` what its rows attend to, or None for a model without.
+        text: `[1, D]` or `[B, D]` what they should agree with.
+        area: the host's area of the entry (sizes, then offsets, in latent cells), or None.
+        uuid: the host's name of the entry.
     """
 
-    x: torch.Tensor
-    sigma: torch.Tensor
-    options: dict[str, Any]
-    inputs: dict[str, Any] = field(default_factory=dict)
-
-    def run(self, apply_model: Any, x: torch.Tensor | None = None) -> torch.Tensor:
-        """Call `apply_model` with these arguments, or with another `x`."""
-        inputs = dict(self.inputs)
-        named = [inputs.pop(name, None) for name in ("c_concat", "c_crossattn", "control")]
-        x = self.x if x is None else x
-        return apply_model(x, self.sigma, *named, self.options, **inputs)
-
-    def select(self, rows: torch.Tensor) -> ModelCall:
-        """The same call for some rows `[R]` only."""
-        total = len(self.x)
-        inputs = {name: _select(value, rows, total) for name, value in self.inputs.items()}
-        return ModelCall(self.x[rows], self.sigma[rows], self.options, inputs)
-
-
-def _select(value: Any, rows: torch.Tensor, total: int) -> Any:
-    if torch.is_tensor(value):
-        per_row = value.ndim and value.shape[0] == total
-        return value[rows.to(value.device)] if per_row else value
-    if isinstance(value, dict):
-        return {key: _select(item, rows, total) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_select(item, rows, total) for item in value)
-    return value
+    context: torch.Tensor | None
+    text: torch.Tensor
+    area: tuple[int, ...] | None
+    uuid: Any
 
 
 @dataclass(frozen=True)
@@ -60,34 +47,100 @@ class ConditionalRows:
         image: `[R]` which picture of the batch a row draws.
         text: `[R, D]` text vectors.
         areas: per row, the area it covers, or None for the whole latent.
-        key: identifies the set of chunks the rows belong to.
     """
 
     index: torch.Tensor
     image: torch.Tensor
     text: torch.Tensor
     areas: list[tuple[int, ...] | None]
-    key: tuple
 
 
-def conditional_rows(call: ModelCall, targets: Targets) -> ConditionalRows | None:
-    """Find the rows of a call that have a target, None if there are none."""
-    chunks = list(zip(call.options["cond_or_uncond"], call.options["uuids"], strict=True))
-    size = len(call.x) // len(chunks)
-    found = [(k, target) for k, chunk in enumerate(chunks) if (target := targets.of(*chunk))]
-    if not found:
-        return None
-    device = call.x.device
-    image = torch.arange(size, device=device)
-    return ConditionalRows(
-        index=torch.cat([image + k * size for k, _ in found]),
-        image=image.repeat(len(found)),
-        text=torch.cat([_repeat(target, size).to(device) for _, target in found]),
-        areas=[target.area for _, target in found for _ in range(size)],
-        key=tuple(chunks[k] for k, _ in found),
-    )
+class Targets:
+    """The positive conditioning of one run.
+
+    Args:
+        conds: the guider's processed conditioning by name.
+        config: the adapter's config.
+        backbone: the model's.
+
+    Raises:
+        ValueError: there is no positive conditioning, or see :func:`~nodes.host.texts.text_vector`.
+    """
+
+    def __init__(self, conds: Mapping[str, list], config: AdapterConfig, backbone: Any) -> None:
+        self._targets: list[Target] = []
+        self._others: list[torch.Tensor] = []
+        entries = [
+            (name.startswith(NEGATIVE), entry)
+            for name, each in conds.items()
+            for entry in each or ()
+        ]
+        if all(negative for negative, _ in entries):
+            raise ValueError("the positive conditioning is empty: wire one from DPT_TextEncode")
+        for negative, entry in entries:
+            if negative:
+                if (context := _context(entry)) is not None:
+                    self._others.append(context)
+            elif (text := text_vector(entry, config, backbone)) is not None:
+                self._targets.append(
+                    Target(_context(entry), text, entry.get("area"), entry.get("uuid"))
+                )
+
+    def rows_of(self, call: ModelCall) -> ConditionalRows | None:
+        """The rows of a call that draw the positive prompt, None if there are none."""
+        size, uuids, device = call.chunk, call.options.get("uuids") or [], call.x.device
+        readers = [(target, _readers(target, call)) for target in self._targets]
+        context = call.inputs.get("c_crossattn")
+        doubtful = {row for other in self._others for row in _matches(other, context)}
+        found: list[tuple[int, Target, int]] = []
+        for row in range(len(call.x)):
+            uuid = uuids[row // size] if uuids else None
+            hits = [
+                (row, target, rows[row])
+                for target, rows in readers
+                if row in rows and (row not in doubtful or target.uuid == uuid)
+            ]
+            if hits:
+                found.append(next((hit for hit in hits if hit[1].uuid == uuid), hits[0]))
+        if not found:
+            return None
+        rows = torch.tensor([row for row, _, _ in found], device=device)
+        return ConditionalRows(
+            index=rows,
+            image=rows % size,
+            text=torch.stack([target.text[which] for _, target, which in found]).to(device),
+            areas=[target.area for _, target, _ in found],
+        )
 
 
-def _repeat(target: Target, size: int) -> torch.Tensor:
-    """Text vectors for `size` pictures; a shorter list of prompts repeats, as the host has it."""
-    return target.text[torch.arange(size) % len(target.text)]
+def _readers(target: Target, call: ModelCall) -> dict[int, int]:
+    """Rows of a call that read a target's context → row of the target's text."""
+    context, texts = call.inputs.get("c_crossattn"), len(target.text)
+    if target.context is None or context is None:  # the host's name of the chunk must do
+        size, uuids = call.chunk, call.options.get("uuids") or []
+        named = [row for row in range(len(call.x)) if uuids and uuids[row // size] == target.uuid]
+        return {row: row % size % texts for row in named}
+    rows = _matches(target.context, context)
+    one_each = len(target.context) == texts
+    return {row: which if one_each else row % call.chunk % texts for row, which in rows.items()}
+
+
+def _context(entry: Mapping[str, Any]) -> torch.Tensor | None:
+    """What an entry's rows attend to."""
+    held = entry.get("model_conds", {}).get("c_crossattn")
+    return None if held is None else held.cond
+
+
+def _matches(wanted: torch.Tensor, context: torch.Tensor | None) -> dict[int, int]:
+    """Rows of a call's context `[N, L', E]` that are rows of `wanted` `[B, L, E]`: row → row.
+
+    The host repeats a context to a common length, so L' may be a multiple of L.
+    """
+    fits = context is not None and context.shape[2:] == wanted.shape[2:]
+    if not fits or context.shape[1] % wanted.shape[1]:
+        return {}
+    parts = context.unflatten(1, (-1, wanted.shape[1]))  # [N, r, L, E]
+    same = torch.stack(
+        [(parts == each.to(context)).flatten(1).all(1) for each in wanted], dim=1
+    )  # [N, B]
+    return {row: int(hits.int().argmax()) for row, hits in enumerate(same.cpu()) if hits.any()}

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import comfy.model_management as management
 import torch
+from torch import nn
 
-from ...dpt_core.backbones.base import TapReached
+from ...dpt_core.backbones.base import Reader, TapReached
 from ...dpt_core.correction import gradient_of, score_gradient
 from ...dpt_core.score import alignment_score
 from .adapter import LoadedAdapter
+from .backbones.registry import backbone_of
+from .calls import ModelCall
 from .gradients import (
     WeightViews,
     attention_override,
@@ -23,15 +26,12 @@ from .gradients import (
     recomputed,
     usable,
 )
-from .rows import ConditionalRows, ModelCall
-from .unet import Reader, mutates, tapped
+from .noise import HostNoise
+from .rows import ConditionalRows
 
 logger = logging.getLogger(__name__)
 
 ApplyModel = Callable[..., torch.Tensor]
-
-GRADIENT_MEMORY = 3.0
-"""Memory of a gradient pass to the tap over the host's estimate for a plain pass of its rows."""
 
 
 class Scorer:
@@ -40,12 +40,18 @@ class Scorer:
     Args:
         adapter: the adapter, loaded on the device by the host.
         model: the host's BaseModel, loaded.
+        guests: further modules of other nodes that take part in a pass (GLIGEN).
     """
 
-    def __init__(self, adapter: LoadedAdapter, model: Any) -> None:
+    def __init__(
+        self, adapter: LoadedAdapter, model: Any, guests: Sequence[nn.Module] = ()
+    ) -> None:
         self._adapter = adapter.patcher.model
         self._config = adapter.config
         self._model = model
+        self._guests = guests
+        self.backbone = backbone_of(model)
+        self.noise = HostNoise(model.model_sampling)
         self._views = WeightViews()
         self._most_rows = 1 << 30
         self._recompute = False
@@ -62,7 +68,7 @@ class Scorer:
             scores.append(self._score(h, chosen.sigma, rows.text))
             raise TapReached
 
-        self._run_tapped(apply_model, chosen, read)
+        self.run_tapped(apply_model, chosen, read)
         return scores[0]
 
     def gradients(
@@ -76,77 +82,64 @@ class Scorer:
             ValueError: out of memory with a single row, or the model is not differentiable.
         """
 
-        def part(rows: slice) -> tuple[torch.Tensor, ...]:
-            with self._differentiable(call, index[rows], text[rows]) as (chosen, texts):
+        def part(chosen: slice | None) -> tuple[torch.Tensor, ...]:
+            # Patches that draw random numbers (HyperTile) must draw the same in the real pass.
+            devices = [call.x.device] if call.x.device.type != "cpu" else []
+            with (
+                torch.random.fork_rng(devices, device_type=call.x.device.type),
+                self._differentiable(call, rows, chosen) as (passed, text, place),
+            ):
 
-                def score(x: torch.Tensor) -> torch.Tensor:
+                def score(leaf: torch.Tensor) -> torch.Tensor:
                     scores: list[torch.Tensor] = []
 
                     def read(h: torch.Tensor) -> torch.Tensor:
-                        scores.append(self._score(h, chosen.sigma, texts))
+                        scores.append(self._score(h[place], passed.sigma[place], text))
                         raise TapReached
 
-                    self._run_tapped(apply_model, chosen, read, x)
+                    self.run_tapped(apply_model, passed, read, _with_rows(passed.x, place, leaf))
+                    if not scores:
+                        raise tap_not_reached(self._config.tap)
                     return scores[0]
 
-                return score_gradient(usable(x[rows]), score, self._half)
+                return score_gradient(usable(x[chosen or slice(None)]), score, self._half)
 
-        index, text = rows.index, rows.text
-        return self._in_parts(part, call.x, len(index))
+        return self._in_parts(part, call, len(rows.index))
 
     def predictions(
         self, apply_model: ApplyModel, call: ModelCall, rows: ConditionalRows, x: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Whole passes of the conditional rows at `x`, their scores and gradients on the way.
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """A call's result with the conditional rows at `x`; scores and gradients on the way.
 
         The graph is kept up to the tap only. Splits rows and raises as :meth:`gradients` does.
 
         Returns:
-            What the model returns `[R, C, h, w]`, scores `[R]`, gradients ∂s/∂x `[R, C, h, w]`.
+            What the model returns for all rows `[N, C, h, w]`, scores `[R]`, gradients ∂s/∂x
+            `[R, C, h, w]`; no scores where the pass never came to the tap (another node skipped
+            it).
         """
 
-        def part(rows: slice) -> tuple[torch.Tensor, ...]:
-            with self._differentiable(call, index[rows], text[rows]) as (chosen, texts):
-                leaf = usable(x[rows]).detach().clone().requires_grad_()
+        def part(chosen: slice | None) -> tuple[torch.Tensor | None, ...]:
+            with self._differentiable(call, rows, chosen) as (passed, text, place):
+                leaf = usable(x[chosen or slice(None)]).detach().clone().requires_grad_()
                 found: list[tuple[torch.Tensor, torch.Tensor]] = []
 
                 def read(h: torch.Tensor) -> torch.Tensor:
-                    score = self._score(h, chosen.sigma, texts)
+                    score = self._score(h[place], passed.sigma[place], text)
                     found.append((score.detach(), gradient_of(score, leaf, self._half)))
                     torch.set_grad_enabled(False)  # `differentiable` restores it
                     return h.detach()
 
-                denoised = self._run_tapped(apply_model, chosen, read, leaf)
-                return denoised, *found[0]
+                moved = _with_rows(passed.x, place, leaf)
+                denoised = self.run_tapped(apply_model, passed, read, moved)
+                return denoised.detach(), *(found[0] if found else (None, None))
 
-        index, text = rows.index, rows.text
-        return self._in_parts(part, call.x, len(index))
+        denoised, scores, gradient = self._in_parts(part, call, len(rows.index))
+        if not _together(call):
+            denoised = _with_others(apply_model, call, rows, denoised)
+        return denoised, scores, gradient
 
-    @property
-    def _half(self) -> bool:
-        return (self._model.manual_cast_dtype or self._model.get_dtype()) == torch.float16
-
-    @contextmanager
-    def _differentiable(
-        self, call: ModelCall, index: torch.Tensor, text: torch.Tensor
-    ) -> Iterator[tuple[ModelCall, torch.Tensor]]:
-        """Some rows of a call and their texts, ready for autograd."""
-        with ExitStack() as stack:
-            models = self._model.diffusion_model, self._adapter
-            stack.enter_context(differentiable(self._views, *models))
-            if not self._checked:
-                stack.enter_context(no_dead_ends(self._model.diffusion_model))
-            if self._recompute:
-                stack.enter_context(recomputed(self._model.diffusion_model))
-            if mutates(call.options):
-                stack.enter_context(torch.autograd.graph.allow_mutation_on_saved_tensors())
-            chosen = call.select(index)
-            options = {**chosen.options, "optimized_attention_override": attention_override}
-            x, sigma, inputs = usable((chosen.x, chosen.sigma, chosen.inputs))
-            yield ModelCall(x, sigma, options, inputs), usable(text)
-            self._checked = True
-
-    def _run_tapped(
+    def run_tapped(
         self,
         apply_model: ApplyModel,
         call: ModelCall,
@@ -154,42 +147,79 @@ class Scorer:
         x: torch.Tensor | None = None,
     ) -> torch.Tensor | None:
         """Run a call with `read` at the tap; None if `read` ends the pass there."""
-        control = call.inputs.get("control")
-        unet, tap = self._model.diffusion_model, self._config.tap
-        with tapped(unet, tap, call.options, control, read) as (options, control):
-            inputs = {**call.inputs, "control": control}
+        with self.backbone.tapped(self._config.tap, call, read) as tapped:
             try:
-                return ModelCall(call.x, call.sigma, options, inputs).run(apply_model, x)
+                return tapped.run(apply_model, x)
             except TapReached:
                 return None
 
+    @property
+    def _half(self) -> bool:
+        return (self._model.manual_cast_dtype or self._model.get_dtype()) == torch.float16
+
+    @contextmanager
+    def _differentiable(
+        self, call: ModelCall, rows: ConditionalRows, chosen: slice | None
+    ) -> Iterator[tuple[ModelCall, torch.Tensor, torch.Tensor]]:
+        """A call ready for autograd, its texts, and where in it the conditional rows are.
+
+        Args:
+            call, rows: as everywhere.
+            chosen: which of the conditional rows pass alone, or None for the whole call.
+        """
+        with ExitStack() as stack:
+            models = self._model.diffusion_model, self._adapter, *self._guests
+            stack.enter_context(differentiable(self._views, *models))
+            if not self._checked:
+                stack.enter_context(no_dead_ends(self._model.diffusion_model))
+            if self._recompute:
+                stack.enter_context(recomputed(self.backbone.blocks(self._config.tap)))
+            if _patched(call):
+                stack.enter_context(torch.autograd.graph.allow_mutation_on_saved_tensors())
+            if chosen is None:
+                passed, place, text = call, rows.index, rows.text
+            else:
+                index = rows.index[chosen]
+                passed, text = call.select(index), rows.text[chosen]
+                place = torch.arange(len(index), device=index.device)
+            passed = passed.with_options(optimized_attention_override=attention_override)
+            x, sigma, inputs = usable((passed.x, passed.sigma, passed.inputs))
+            yield ModelCall(x, sigma, passed.options, inputs), usable(text), usable(place)
+            self._checked = True
+
     def _score(self, h: torch.Tensor, sigma: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
         """Alignment scores `[R]` of tapped features, in float32."""
-        timesteps = self._model.model_sampling.timestep(sigma).float()
-        return alignment_score(self._adapter.match(h.float(), timesteps), text.float())
+        return alignment_score(
+            self._adapter.match(h.float(), self.noise.level(sigma)), text.float()
+        )
 
     def _in_parts(
-        self, part: Callable[[slice], tuple[torch.Tensor, ...]], x: torch.Tensor, count: int
-    ) -> tuple[torch.Tensor, ...]:
+        self,
+        part: Callable[[slice | None], tuple[torch.Tensor | None, ...]],
+        call: ModelCall,
+        count: int,
+    ) -> tuple[torch.Tensor | None, ...]:
         """Work on `count` rows, as many at a time as fit into memory.
 
-        Where a single one does not, its blocks are computed again on the way back.
+        Where a single one does not, or the call has to pass whole, its blocks are computed again
+        on the way back.
         """
-        parts, start = [], 0
+        parts, start, whole = [], 0, _together(call)
         while start < count:
-            fitting = self._rows_that_fit(x)
-            self._recompute |= fitting == 0
-            end = min(start + max(fitting, 1), count)
+            fitting = self._rows_that_fit(call.x)
+            self._recompute |= fitting < (len(call.x) if whole else 1)
+            end = count if whole else min(start + max(fitting, 1), count)
             try:
-                parts.append(part(slice(start, end)))
+                parts.append(part(None if whole else slice(start, end)))
                 start = end
             except management.OOM_EXCEPTION as error:
-                if end - start == 1 and self._recompute:
+                single = whole or end - start == 1
+                if single and self._recompute:
                     raise ValueError(
                         "DPT ran out of memory on the gradient of a single picture: lower the "
                         "resolution, unload other models, or correct fewer steps with end_percent"
                     ) from error
-                self._recompute |= end - start == 1
+                self._recompute |= single
                 self._most_rows = max(1, (end - start) // 2)
                 management.soft_empty_cache()
                 logger.warning("DPT: out of memory, going on with %d rows", self._most_rows)
@@ -199,9 +229,51 @@ class Scorer:
                         "some layer hides its weights from autograd"
                     ) from error
                 raise
-        return tuple(map(torch.cat, zip(*parts, strict=True)))
+        return tuple(
+            None if any(value is None for value in each) else torch.cat(each)
+            for each in zip(*parts, strict=True)
+        )
 
     def _rows_that_fit(self, x: torch.Tensor) -> int:
-        row = self._model.memory_required([1, *x.shape[1:]]) * GRADIENT_MEMORY
-        free = management.get_free_memory(x.device)
-        return min(self._most_rows, int(free // row))
+        row = self.backbone.saved_bytes(self._config.tap, x.shape)
+        return min(self._most_rows, int(management.get_free_memory(x.device) // row))
+
+
+def tap_not_reached(tap: str) -> ValueError:
+    """The error for a pass that ended before the tap."""
+    return ValueError(
+        f"the pass never came to tap {tap}: another node skips a part of the model (EasyCache, "
+        "SkipLayerGuidance and their like). Remove it, or use mode lagged"
+    )
+
+
+def _patched(call: ModelCall) -> bool:
+    """Whether other nodes patch the pass; patches may change feature maps in place."""
+    options = call.options
+    return any(options.get("patches", {}).values()) or bool(options.get("patches_replace"))
+
+
+def _together(call: ModelCall) -> bool:
+    """Whether the rows of a call must pass together: a patch of attention may mix them."""
+    options = call.options
+    patches = [name for name, each in options.get("patches", {}).items() if each]
+    return any("attn" in name for name in patches) or bool(options.get("patches_replace"))
+
+
+def _with_rows(x: torch.Tensor, place: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """`x` with some rows replaced; the graph of `rows` is kept."""
+    return rows if len(rows) == len(x) else x.index_copy(0, place, rows)
+
+
+def _with_others(
+    apply_model: ApplyModel, call: ModelCall, rows: ConditionalRows, predicted: torch.Tensor
+) -> torch.Tensor:
+    """A call's result: what was predicted for some rows, and a pass of the others."""
+    denoised = torch.empty_like(call.x)
+    denoised[rows.index] = predicted.to(denoised)
+    others = torch.ones(len(call.x), dtype=torch.bool)
+    others[rows.index.cpu()] = False
+    if others.any():
+        others = others.nonzero()[:, 0].to(call.x.device)
+        denoised[others] = call.select(others).run(apply_model)
+    return denoised

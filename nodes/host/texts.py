@@ -1,53 +1,57 @@
 """The text vector `y` on its way through the host: attached by DPT_TextEncode, read while sampling.
 
-A CONDITIONING made by DPT_TextEncode carries `dpt_text: {"eos_hidden": [1, D], "pooled": [1, P]}`.
+A CONDITIONING made by DPT_TextEncode carries `dpt_text: {"eos_hidden": [1, D], "pooled": [1, P]}`,
+with the words and the embedding that the vectors belong to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+import logging
+from collections.abc import Mapping
+from typing import Any
 
-import comfy.supported_models
 import torch
 
 from ...dpt_core.config import AdapterConfig
 
+logger = logging.getLogger(__name__)
+
 TEXT_KEY = "dpt_text"
 PHRASE = "phrase"
 """Entry of `dpt_text` that holds the words."""
+EMBEDDING = "embedding"
+"""Entry of `dpt_text` that holds what the vectors were made with, `[1, L, E]`, not a copy: nodes
+such as ConditioningAverage change the embedding and leave the vectors behind."""
 
 
-class Target(NamedTuple):
-    """What a conditional chunk of the batch should agree with.
+def text_vector(
+    cond: Mapping[str, Any], config: AdapterConfig, backbone: Any
+) -> torch.Tensor | None:
+    """Text vector of one processed conditioning entry, `[B, D]`, None where it says nothing.
 
-    Attributes:
-        text: `[1, D]` or `[B, D]` text vector.
-        area: the host's area of the chunk (sizes, then offsets, in latent cells), or None.
-    """
-
-    text: torch.Tensor
-    area: tuple[int, ...] | None
-
-
-def text_vector(cond: Mapping[str, Any], config: AdapterConfig, model: Any) -> torch.Tensor:
-    """Text vector of one conditioning entry, `[B, D]`.
-
-    `pooled_output` stands in for a missing vector where it is the same: on SD 1.x, or for an
-    adapter trained on it.
+    `pooled_output` stands in for a missing or stale vector where it is the same.
 
     Args:
         cond: the entry's dictionary.
         config: the adapter's config.
-        model: the host's BaseModel.
+        backbone: the model's, which knows whether the host's pooled output is the adapter's y.
 
     Raises:
         ValueError: no usable vector, or one of another width.
     """
-    text = cond.get(TEXT_KEY, {}).get(config.text)
-    same = config.text == "pooled" or isinstance(model.model_config, comfy.supported_models.SD15)
-    if text is None and same:
+    vectors, embedding = cond.get(TEXT_KEY, {}), cond.get("cross_attn")
+    if torch.is_tensor(embedding) and not embedding.any():  # ConditioningZeroOut
+        return None
+    stale = _is_stale(vectors.get(EMBEDDING), embedding)
+    text = None if stale else vectors.get(config.text)
+    if text is None and backbone.pooled_is(config.text):
         text = cond.get("pooled_output")
+    if text is None and stale:
+        raise ValueError(
+            "a node between DPT_TextEncode and the sampler changed the positive conditioning "
+            "(ConditioningAverage, for example), so that its text vector no longer fits: encode "
+            "the final prompt with DPT_TextEncode, or remove that node"
+        )
     if text is None:
         raise ValueError(
             "DPT found no text vector on the positive conditioning: encode the prompt with "
@@ -62,45 +66,18 @@ def text_vector(cond: Mapping[str, Any], config: AdapterConfig, model: Any) -> t
     return text
 
 
-def positive_entries(conds: Mapping[str, Iterable[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Conditioning entries of a guider that say what should be drawn."""
-    return [
-        entry
-        for name, entries in conds.items()
-        if not name.startswith(("negative", "empty"))
-        for entry in entries or ()
-    ]
+def _is_stale(made_with: torch.Tensor | None, embedding: torch.Tensor | None) -> bool:
+    """Whether an embedding is another one than the text vectors were made with.
 
-
-class Targets:
-    """Which chunks of a batch are conditional, and on what; one per sampling run.
-
-    Args:
-        conds: the guider's processed conditioning by name.
-        config: the adapter's config.
-        model: the host's BaseModel.
-
-    Raises:
-        ValueError: see :func:`text_vector`.
+    Of joined prompts the vectors are the first one's, as if the prompt were too long.
     """
-
-    def __init__(self, conds: Mapping[str, list], config: AdapterConfig, model: Any) -> None:
-        entries = positive_entries(conds)
-        self._texts = {id(entry): text_vector(entry, config, model) for entry in entries}
-        self._chunks: dict[tuple[int, Any], Target] = {}
-
-    def register(self, conds: Iterable[Iterable[dict[str, Any]] | None]) -> None:
-        """Note under which list index and `uuid` the conditional entries are about to run.
-
-        The host copies a positive entry, `uuid` included, into the negative list where areas must
-        match, so an entry counts only by its identity.
-        """
-        for index, entries in enumerate(conds):
-            for entry in entries or ():
-                if id(entry) in self._texts:
-                    target = Target(self._texts[id(entry)], entry.get("area"))
-                    self._chunks[index, entry["uuid"]] = target
-
-    def of(self, index: int, uuid: Any) -> Target | None:
-        """The target of a chunk that runs under a list index and `uuid`, None if it has none."""
-        return self._chunks.get((index, uuid))
+    if made_with is None or embedding is None or made_with is embedding:
+        return False
+    length = made_with.shape[1]
+    if embedding.shape[1] > length and torch.equal(embedding[:, :length], made_with):
+        logger.warning(
+            "DPT: the positive conditioning was joined from several (ConditioningConcat): the "
+            "alignment score reads the first one"
+        )
+        return False
+    return not torch.equal(embedding, made_with)

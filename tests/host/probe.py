@@ -7,9 +7,9 @@ from collections.abc import Callable
 import comfy.samplers
 import torch
 from comfy.patcher_extension import WrappersMP
-from dpt_pack.nodes.host.rows import ModelCall, conditional_rows
+from dpt_pack.nodes.host.calls import ModelCall
+from dpt_pack.nodes.host.rows import Targets
 from dpt_pack.nodes.host.scoring import Scorer
-from dpt_pack.nodes.host.texts import Targets
 
 
 class Probe(comfy.samplers.Sampler):
@@ -31,31 +31,19 @@ class Probe(comfy.samplers.Sampler):
     ):
         model = model_wrap.inner_model
         self._prepare(model_wrap.model_patcher)
-        self._targets = Targets(model_wrap.conds, self._adapter.config, model)
         self._scorer = Scorer(self._adapter, model)
+        self._targets = Targets(model_wrap.conds, self._adapter.config, self._scorer.backbone)
         conds = [model_wrap.conds["positive"], model_wrap.conds["negative"]]
-        self._targets.register(conds)
         x = noise * (1 + sigmas[0] ** 2) ** 0.5
         sigma = sigmas[:1].expand(len(x))
         comfy.samplers.calc_cond_batch(model, conds, x, sigma, extra_args["model_options"])
         return noise
 
-    def apply_model(
-        self,
-        executor,
-        x,
-        sigma,
-        c_concat=None,
-        c_crossattn=None,
-        control=None,
-        transformer_options=None,
-        **inputs,
-    ):
-        inputs |= {"c_concat": c_concat, "c_crossattn": c_crossattn, "control": control}
-        call = ModelCall(x, sigma, transformer_options, inputs)
-        if (rows := conditional_rows(call, self._targets)) is not None:
+    def apply_model(self, executor, *args, **inputs):
+        call = ModelCall.of_arguments(*args, **inputs)
+        if (rows := self._targets.rows_of(call)) is not None:
             self._look(self._scorer, executor, call, rows)
-        return torch.zeros_like(x)
+        return torch.zeros_like(call.x)
 
 
 def probe(

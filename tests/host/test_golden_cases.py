@@ -7,7 +7,8 @@ import pytest
 import torch
 from dpt_pack.nodes.host.adapter import load_adapter
 from dpt_pack.nodes.host.lora import with_lora
-from dpt_pack.nodes.host.rows import ConditionalRows, ModelCall
+from dpt_pack.nodes.host.calls import ModelCall
+from dpt_pack.nodes.host.rows import ConditionalRows
 from dpt_pack.nodes.host.scoring import Scorer
 from tiny_models import golden_model
 
@@ -31,7 +32,6 @@ def test_cases(stack, close, lora):
             image=torch.arange(len(z)),
             text=stack.text["pooled_cond"],
             areas=[None] * len(z),
-            key=(),
         )
         scores, gradient = scorer.gradients(model.model.apply_model, call, rows, call.x)
         close(scores, recorded[f"{name}.s"])

@@ -98,7 +98,7 @@ def test_draws_share_passes_where_they_fit(monkeypatch):
     )
     together = measure(model, adapter, latent, texts, 500, 3, 0)
     assert passes == [6]
-    monkeypatch.setattr("dpt_pack.nodes.host.measure._draws_that_fit", lambda *args: 1)
+    monkeypatch.setattr("dpt_pack.nodes.host.read_once._draws_that_fit", lambda *args: 1)
     apart = measure(model, adapter, latent, texts, 500, 3, 0)
     assert passes == [6, 2, 2, 2]
     torch.testing.assert_close(apart, together, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,49 @@
+"""What the pack needs to know of a denoising network in the host."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from torch import nn
+
+from ....dpt_core.backbones.base import Reader
+from ..calls import ModelCall
+
+
+class HostBackbone(Protocol):
+    """A denoising network of the host.
+
+    Args:
+        model: the host's BaseModel.
+
+    Attributes:
+        family: stored in the adapter's config.
+    """
+
+    family: str
+
+    def __init__(self, model: Any) -> None: ...
+
+    def taps(self) -> Mapping[str, int]:
+        """Tap name → channels, in order of computation."""
+        ...
+
+    def tapped(
+        self, tap: str, call: ModelCall, reader: Reader
+    ) -> AbstractContextManager[ModelCall]:
+        """A context that gives the call to run so that its features at a tap go to `reader`."""
+        ...
+
+    def blocks(self, tap: str) -> Sequence[nn.Module]:
+        """What can be computed again on the way back, below a tap."""
+        ...
+
+    def saved_bytes(self, tap: str, shape: Sequence[int]) -> float:
+        """Memory of a gradient pass to a tap, of one row of a latent's `shape` `[1, C, h, w]`."""
+        ...
+
+    def pooled_is(self, source: str) -> bool:
+        """Whether the host's `pooled_output` is the text vector of a source."""
+        ...

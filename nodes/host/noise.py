@@ -1,0 +1,44 @@
+"""The host's model sampling as a noise path; see :class:`dpt_core.backbones.base.NoisePath`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from comfy.model_sampling import CONST
+
+
+class HostNoise:
+    """The noise of a host model; sigma is the host's.
+
+    Args:
+        model_sampling: of the model.
+    """
+
+    def __init__(self, model_sampling: Any) -> None:
+        self._sampling = model_sampling
+        self._flow = isinstance(model_sampling, CONST)
+
+    def weights(self, sigma: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """α and s of noise levels `[R]`, by what the host makes of a latent of 1 and of noise 1."""
+        one, nothing = torch.ones_like(sigma), torch.zeros_like(sigma)
+        scaled = self._sampling.noise_scaling
+        return scaled(sigma, nothing, one), scaled(sigma, one, nothing)
+
+    def level(self, sigma: torch.Tensor) -> torch.Tensor:
+        """The model's own timestep on discrete schedules, 1000 sigma on flow models; float32."""
+        return (1000.0 * sigma if self._flow else self._sampling.timestep(sigma)).float()
+
+    def sigma(self, level: float) -> float:
+        """Sigma of a level in [0, 1000)."""
+        if self._flow:  # the host's `sigma` shifts its argument
+            return level / 1000.0
+        return float(self._sampling.sigma(torch.tensor([level])))
+
+    def reached(self, percent: float) -> float:
+        """Sigma when a share of the sampling is over."""
+        return self._sampling.percent_to_sigma(percent)
+
+    def kept(self, sigma: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """What a clean prediction holds of `x` itself: `c_skip x` in `D = c_skip x + c_out F`."""
+        return self._sampling.calculate_denoised(sigma, torch.zeros_like(x), x)
