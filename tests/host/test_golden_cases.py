@@ -6,8 +6,8 @@ import comfy.model_management as management
 import pytest
 import torch
 from dpt_pack.nodes.host.adapter import load_adapter
-from dpt_pack.nodes.host.lora import with_lora
 from dpt_pack.nodes.host.calls import ModelCall
+from dpt_pack.nodes.host.lora import with_lora
 from dpt_pack.nodes.host.rows import ConditionalRows
 from dpt_pack.nodes.host.scoring import Scorer
 from tiny_models import golden_model
