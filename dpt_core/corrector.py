@@ -170,7 +170,7 @@ class Corrector:
         """
         noise = Noise.of(self._path, rows.sigma, rows.x)
         before, found = self._earlier(rows)
-        first = not found.any() and float(self._path.level(rows.sigma[:1])) >= NOISIEST
+        first = not self._before.x and float(self._path.level(rows.sigma[:1])) >= NOISIEST
         if not first and not found.all():
             own = self._wanted(rows.gradients(rows.x)[1], rows, noise)
             before = torch.where(_like(found, own), before, own)
