@@ -8,12 +8,12 @@ import json
 import platform
 import statistics
 from dataclasses import asdict
-from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
-import typer
+from cyclopts import App, Parameter
+from cyclopts.validators import Number
 from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import Progress
@@ -26,41 +26,45 @@ from .timing import Run, interleaved, peak_memory, ratios
 HOSTS = {"comfyui": in_comfyui, "diffusers": in_diffusers}
 PARTS = ("steps", "work", "startup")
 SMALL = ("demo", "sd15", "sd21")
-SEVERAL = " Repeat for several."
 
-
-class Precision(str, Enum):
-    """Of the UNet's weights."""
-
-    float32 = "float32"
-    float16 = "float16"
-    bfloat16 = "bfloat16"
+Part, UNet, Host = Literal[PARTS], Literal[tuple(UNETS)], Literal[tuple(HOSTS)]
+Positive = Annotated[int, Parameter(validator=Number(gte=1))]
 
 
 def main(
-    output: Annotated[Path, typer.Option(help="Where the JSON goes.")] = Path("benchmarks.json"),
-    part: Annotated[list[str], typer.Option(help=f"{', '.join(PARTS)}.{SEVERAL}")] = [*PARTS],  # noqa: B006
-    unet: Annotated[list[str], typer.Option(help=f"{', '.join(UNETS)}.{SEVERAL}")] = [*SMALL],  # noqa: B006
-    host: Annotated[list[str], typer.Option(help=f"{', '.join(HOSTS)}.{SEVERAL}")] = [*HOSTS],  # noqa: B006
-    side: Annotated[
-        int, typer.Option(min=8, help="Of the latent: pixels / 8. The demo has 16.")
-    ] = 32,
-    batch: Annotated[int, typer.Option(min=1, help="Pictures together.")] = 1,
-    repeats: Annotated[int, typer.Option(min=1, help="Repetitions, interleaved.")] = 5,
-    device: Annotated[str, typer.Option(help="cpu, cuda.")] = "cpu",
-    precision: Annotated[Precision, typer.Option()] = Precision.float32,
-    memory: Annotated[bool, typer.Option(help="Also the peak of memory.")] = True,
+    *,
+    output: Path = Path("benchmarks.json"),
+    part: list[Part] | None = None,
+    unet: list[UNet] | None = None,
+    host: list[Host] | None = None,
+    side: Positive = 32,
+    batch: Positive = 1,
+    repeats: Positive = 5,
+    device: str = "cpu",
+    precision: Literal["float32", "float16", "bfloat16"] = "float32",
+    memory: bool = True,
 ) -> None:
-    """Time self-correction, scoring, training and startup against what each cannot do without."""
-    for known, given in ((PARTS, part), (UNETS, unet), (HOSTS, host)):
-        if unknown := set(given) - set(known):
-            raise typer.BadParameter(f"known are {', '.join(known)}; got {', '.join(unknown)}")
+    """Time self-correction, scoring, training and startup against what each cannot do without.
+
+    Args:
+        output: Where the JSON goes.
+        part: What to measure; repeat for several. [default: all]
+        unet: Which UNets; repeat for several. [default: all but sdxl]
+        host: Where they sample; repeat for several. [default: both]
+        side: Of the latent: pixels / 8. The demo has 16.
+        batch: Pictures together.
+        repeats: Repetitions, interleaved.
+        device: cpu, cuda.
+        precision: Of the UNet's weights.
+        memory: Also the peak of memory.
+    """
+    part, unet, host = part or [*PARTS], unet or [*SMALL], host or [*HOSTS]
     in_comfyui.enter(device)  # before anything else makes its choice of devices
     found: dict[str, Any] = {
-        "machine": machine(device), "device": device, "precision": precision.value,
+        "machine": machine(device), "device": device, "precision": precision,
         "torch": torch.__version__,
     }  # fmt: skip
-    dtype = getattr(torch, precision.value)
+    dtype = getattr(torch, precision)
     with Progress() as bars:
         if "steps" in part:
             found["steps"] = []
@@ -127,4 +131,6 @@ def machine(device: str) -> str:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app = App("benchmarks", default_parameter=Parameter(negative_iterable=()))
+    app.default(main)
+    app()

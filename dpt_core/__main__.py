@@ -1,5 +1,5 @@
 """`python -m dpt_core`, for `accelerate launch -m` and `torchrun -m`: the `dpt` command."""
 
-from .cli import app
+from .cli import main
 
-app(prog_name="dpt")
+main()

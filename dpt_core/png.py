@@ -28,9 +28,19 @@ def save_png(picture: np.ndarray, path: Path, about: Mapping[str, str]) -> None:
 
 
 def read_picture(path: Path) -> np.ndarray:
-    """A picture `[H, W, 3]` uint8 from a file of any format that Pillow reads."""
-    import numpy as np
-    from PIL import Image
+    """A picture `[H, W, 3]` uint8 from a file of any format that Pillow reads.
 
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no picture, or a damaged one.
+    """
+    import numpy as np
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except FileNotFoundError:
+        raise
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise ValueError(f"{path} is no picture that can be read ({error})") from error

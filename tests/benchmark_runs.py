@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import pytest
 import torch
-from typer.testing import CliRunner
 
-from dpt_core.cli import app
+from dpt_core.cli import main
 from dpt_core.demo.load import CHECKPOINT
 
 TEXTS = ["a red circle", "two blue square and a red circle", "a square left of a circle"]
@@ -23,11 +26,11 @@ class Killed(BaseException):
 
 def invoke(*words: object, code: int = 0) -> str:
     """What a command says, in one line; other exceptions than its exit pass through."""
-    result = CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "300"})
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, result.output
-    return " ".join(result.output.replace("│", " ").split())
+    said, wide = io.StringIO(), mock.patch.dict(os.environ, COLUMNS="300")
+    with redirect_stdout(said), redirect_stderr(said), wide, pytest.raises(SystemExit) as ended:
+        main([str(word) for word in words])
+    assert ended.value.code == code, said.getvalue()
+    return " ".join(said.getvalue().replace("│", " ").split())
 
 
 def in_two_processes(*words: object) -> str:

@@ -1,46 +1,42 @@
-"""The `dpt` command."""
+"""The `dpt` command. This module costs nothing, so that the first line comes at once."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+import os
+import sys
+from collections.abc import Sequence
 
-import typer
+from .. import __version__
 
-from ..training import cli as train
-from . import benchmarks, evaluate
-from .common import user_errors
-from .demo import demo
-from .pictures import generate, score
-
-app = typer.Typer(no_args_is_help=True, add_completion=False)
-app.command()(demo)
-app.command()(generate)
-app.command()(score)
-evaluate.app.command()(benchmarks.generation)
-evaluate.app.command()(benchmarks.discrimination)
-app.add_typer(evaluate.app, name="evaluate")
-app.add_typer(train.app, name="train")
+QUICK = {"--help", "-h", "--version"}
+"""What is answered without a word about loading."""
 
 
-@app.callback()
-def main() -> None:
-    """Discriminative probing and tuning for text-to-image generation."""
+def main(words: Sequence[str] | None = None) -> None:
+    """Run a command and leave the process with its exit code.
+
+    Args:
+        words: the command line after `dpt`; by default this process's.
+    """
+    words = sys.argv[1:] if words is None else list(words)
+    if words == ["--version"]:
+        emit(__version__)
+        sys.exit(0)
+    if words and not QUICK & set(words) and "torch" not in sys.modules:
+        say("loading PyTorch …")
+    from .app import run
+
+    sys.exit(run(words))
 
 
-@app.command()
-def convert(
-    source: Annotated[Path, typer.Argument(help="A published pytorch_model.bin.")],
-    target: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
-    tap: Annotated[str, typer.Option(help="Where the adapter reads the UNet.")] = "up1",
-    text: Annotated[str, typer.Option(help="The adapter's text vector.")] = "eos_hidden",
-) -> None:
-    """Convert a published checkpoint to safetensors with its config."""
-    from ..checkpoint import load_checkpoint, save_checkpoint
+def emit(line: str) -> None:
+    """Write a line of a command's result."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
-    with user_errors():
-        checkpoint = load_checkpoint(source, tap=tap, text=text)
-        save_checkpoint(target, checkpoint)
-    lora = f"{len(checkpoint.lora)} LoRA tensors" if checkpoint.lora else "no LoRA (stage 1)"
-    count = len(checkpoint.adapter.state_dict())
-    typer.echo(f"{target}: {count} adapter tensors, {lora}, tap {checkpoint.config.tap}")
+
+def say(line: str) -> None:
+    """Tell the person at the terminal what is going on; of several processes only the first."""
+    if os.environ.get("RANK", "0") == "0":
+        sys.stderr.write(f"dpt: {line}\n")
+        sys.stderr.flush()

@@ -1,5 +1,5 @@
 """`python -m dpt_core.cli`, which is what `accelerate launch -m` starts."""
 
-from . import app
+from . import main
 
-app(prog_name="dpt")
+main()

@@ -5,25 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from cyclopts import Parameter
+from cyclopts.validators import Number
 
-from ..correction import Correction
-from ..evaluation import defaults
-from .common import (
+from . import emit
+from .loading import chosen_device, demo_models
+from .options import (
+    CorrectionOptions,
+    DemoSamplingOptions,
+    DemoWeights,
     Device,
-    End,
-    Every,
-    Guidance,
-    InnerSteps,
-    Mode,
-    Rule,
-    Start,
-    Steps,
-    Strength,
-    Weights,
-    demo_models,
-    quiet,
-    user_errors,
+    Natural,
+    correction_of,
 )
 
 if TYPE_CHECKING:
@@ -31,39 +24,42 @@ if TYPE_CHECKING:
 
 
 def demo(
-    prompt: Annotated[str, typer.Argument(help='For example "a red circle and a blue square".')],
-    out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("demo.png"),
-    count: Annotated[int, typer.Option(min=1, max=8, help="Pictures of each kind.")] = 4,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the first picture.")] = 0,
-    strength: Strength = Correction.strength,
-    start: Start = Correction.start_percent,
-    end: End = Correction.end_percent,
-    every: Every = Correction.every_n_steps,
-    rule: Rule = Correction.step,
-    inner_steps: InnerSteps = Correction.inner_steps,
-    mode: Mode = Correction.mode,
-    steps: Steps = defaults.STEPS,
-    guidance: Guidance = defaults.GUIDANCE,
-    device: Device = "cpu",
-    weights: Weights = None,
+    prompt: str,
+    /,
+    *,
+    out: Path = Path("demo.png"),
+    count: Annotated[int, Parameter(validator=Number(gte=1, lte=8))] = 4,
+    seed: Natural = 0,
+    correction: CorrectionOptions = CorrectionOptions(),
+    sampling: DemoSamplingOptions = DemoSamplingOptions(),
+    device: Device = "auto",
+    weights: DemoWeights = None,
 ) -> None:
-    """Draw a prompt with and without DPT, from the same seeds, with the small model that ships."""
-    with user_errors():
-        from ..shapes.caption import parse
+    """Draw a prompt with and without DPT, from the same seeds, with the small model that ships.
 
-        caption = parse(prompt)  # first: the model knows no other world either
-        quiet()
-        from ..evaluation.comparison import compare, draw_comparison
-        from ..generation import Sampling
+    For example:
 
-        correction = Correction(strength, start, end, every, mode, rule, inner_steps)
-        sampling = Sampling(steps, guidance, correction)
-        models = demo_models(weights, device)
-        sides = compare(models, prompt, caption, range(seed, seed + count), sampling)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        draw_comparison(prompt, sides).save(out)
+        dpt demo "a red circle left of a blue square"
+        dpt demo "two green triangles and a red cross" --seed 7 --preset fast --out cross.png
+
+    Args:
+        prompt: One or two kinds of coloured shapes, "a red circle and two blue squares".
+        out: The picture to write.
+        count: Pictures of each kind.
+        seed: Seed of the first picture.
+    """
+    from ..shapes.caption import parse
+
+    caption = parse(prompt)  # first: the model knows no other world either
+    settings = sampling.sampling(correction_of(correction))
+    models = demo_models(weights, chosen_device(device))
+    from ..evaluation.comparison import compare, draw_comparison
+
+    sides = compare(models, prompt, caption, range(seed, seed + count), settings)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draw_comparison(prompt, sides).save(out)
     _show(sides)
-    typer.echo(f"comparison: {out.resolve()}")
+    emit(f"comparison: {out.resolve()}")
 
 
 def _show(sides: list[Side]) -> None:

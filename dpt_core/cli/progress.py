@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import typer
-
 
 @contextmanager
 def progress(
     what: str, total: float, done: float = 0, shown: bool = True
 ) -> Iterator[Callable[[float], None]]:
-    """A bar with the time that is left; Ctrl-C ends with how to go on.
+    """A bar with the time that is left.
 
     Args:
         what: is done.
@@ -22,6 +20,9 @@ def progress(
 
     Yields:
         What counts an amount as done.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, with how to go on.
     """
     from rich.console import Console
     from rich.progress import (
@@ -42,5 +43,4 @@ def progress(
             yield lambda amount: bar.advance(task, amount)
         except KeyboardInterrupt:
             bar.stop()
-            typer.echo("stopped; run the same command again to go on", err=True)
-            raise typer.Exit(130) from None
+            raise KeyboardInterrupt("stopped; run the same command again to go on") from None

@@ -102,10 +102,10 @@ sys.path.append(sys.argv.pop(1))
 import torch
 from tiny_metrics import load_tiny_inception
 from dpt_core.evaluation import catalogue
-from dpt_core.cli import app
+from dpt_core.cli import main
 torch.set_num_threads(int(sys.argv.pop(1)))
 catalogue.load_inception = load_tiny_inception
-app()
+main()
 """
 
 

@@ -6,14 +6,13 @@ import pickle
 
 import pytest
 import torch
+from benchmark_runs import invoke
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from typer.testing import CliRunner
 
 from dpt_core import AdapterConfig, Checkpoint, CheckpointError, DiscriminativeAdapter
 from dpt_core import load_checkpoint as load
 from dpt_core import save_checkpoint as save
-from dpt_core.cli import app
 from dpt_core.lora import lora_key
 
 CONFIG = AdapterConfig(
@@ -88,9 +87,7 @@ def test_half_precision_files_give_a_float32_adapter(checkpoint, tmp_path):
 def test_convert(checkpoint, tmp_path):
     source = published(checkpoint, tmp_path / "pytorch_model.bin")
     target = tmp_path / "dpt.safetensors"
-    result = CliRunner().invoke(app, ["convert", str(source), str(target), "--tap", "up2"])
-    assert result.exit_code == 0, result.output
-    assert "2 LoRA tensors" in result.output
+    assert "2 LoRA tensors" in invoke("convert", source, target, "--tap", "up2")
     with safe_open(target, "pt") as file:
         names = set(file.keys())
     assert names == {f"adapter.{key}" for key in checkpoint.adapter.state_dict()} | {
@@ -100,9 +97,8 @@ def test_convert(checkpoint, tmp_path):
 
 
 def test_convert_says_why_not(tmp_path):
-    result = CliRunner().invoke(app, ["convert", str(tmp_path / "no.bin"), str(tmp_path / "to.st")])
-    assert result.exit_code == 2
-    assert "no DPT checkpoint" in result.output
+    said = invoke("convert", tmp_path / "no.bin", tmp_path / "to.st", code=2)
+    assert "no DPT checkpoint" in said
 
 
 @pytest.mark.parametrize("name", ["broken.safetensors", "broken.bin"])

@@ -6,8 +6,8 @@ import json
 
 import pytest
 import torch
+from benchmark_runs import invoke
 from PIL import Image
-from typer.testing import CliRunner
 
 from dpt_core.adapter import DiscriminativeAdapter
 from dpt_core.checkpoint import load_checkpoint
@@ -152,28 +152,30 @@ def data_folder(tmp_path):
 def test_command_line(parts, data_folder, tmp_path):
     from types import SimpleNamespace
 
-    from dpt_core.training.cli import app
-
     model.pipeline(SimpleNamespace(**parts)).save_pretrained(tmp_path / "model")
     table = str(data_folder / "data.jsonl")
     common = [
         "--matching", table, "--grounding", table, "--images", str(data_folder), "--size", "128",
-        "--steps", "2", "--batch-size", "2", "--cpu",
+        "--steps", "2", "--batch-size", "2", "--device", "cpu",
     ]  # fmt: skip
-    run = CliRunner()
-    probing = ["probing", str(tmp_path / "model"), *common, "--output", str(tmp_path / "one")]
+    probing = [
+        "train",
+        "probing",
+        str(tmp_path / "model"),
+        *common,
+        "--output",
+        str(tmp_path / "one"),
+    ]
     probing += ["--latents", str(tmp_path / "latents")]
-    result = run.invoke(app, probing)
-    assert result.exit_code == 0, result.output
+    invoke(*probing)
     probed = tmp_path / "one" / "adapter.safetensors"
     assert load_checkpoint(probed).lora == {}
     assert (tmp_path / "one" / "previews" / "0000002.png").exists()
-    tuning = ["tuning", str(tmp_path / "model"), str(probed), *common, "--accumulate", "1"]
-    result = run.invoke(app, [*tuning, "--output", str(tmp_path / "two")])
-    assert result.exit_code == 0, result.output
+    tuning = ["train", "tuning", str(tmp_path / "model"), str(probed), *common, "--accumulate", "1"]
+    invoke(*tuning, "--output", tmp_path / "two")
     assert len(load_checkpoint(tmp_path / "two" / "dpt.safetensors").lora) == 256
-    wrong = run.invoke(app, [*probing[:-4], "--output", str(tmp_path / "x"), "--tap", "up9"])
-    assert wrong.exit_code == 2 and "tap must be one of" in wrong.output
+    wrong = invoke(*probing[:-4], "--output", tmp_path / "x", "--tap", "up9", code=2)
+    assert "tap must be one of" in wrong
 
 
 def test_random_third_is_another_scene():

@@ -358,9 +358,9 @@ def test_generate_and_score_take_any_directory(weights, tmp_path):
         (("demo", "a dog on a skateboard"), "the shapes world cannot draw 'a dog on a skateboard'"),
         (("demo", "a red circle", "--weights", "nowhere"), "lacks unet.safetensors in nowhere"),
         (("demo", "a red circle", "--guidance", 1), "guidance must be above 1"),
-        (("demo", "a red circle", "--rule", "other"), "step must be one of published, normalised"),
+        (("demo", "a red circle", "--step", "other"), "step must be one of published, normalised"),
         (
-            ("generate", ".", "x", "--start", 0.6, "--end", 0.5),
+            ("generate", ".", "x", "--start-percent", 0.6, "--end-percent", 0.5),
             "start_percent (0.6) must not exceed end_percent",
         ),
         (("demo", "a red circle", "--device", "nonsense"), "cannot compute on device 'nonsense'"),

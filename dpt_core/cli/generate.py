@@ -1,0 +1,76 @@
+"""`dpt generate`, on any diffusers model directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from . import emit
+from .loading import chosen_device, load_pipeline, models_of
+from .options import (
+    CorrectionOptions,
+    Device,
+    Lora,
+    Natural,
+    Positive,
+    SamplingOptions,
+    correction_of,
+)
+from .progress import progress
+
+
+def generate(
+    model: Path,
+    prompt: str,
+    /,
+    *,
+    adapter: Path | None = None,
+    out: Path = Path("pictures"),
+    count: Positive = 4,
+    seed: Natural = 0,
+    correction: CorrectionOptions = CorrectionOptions(),
+    lora: Lora = 1.0,
+    sampling: SamplingOptions = SamplingOptions(),
+    batch_size: Positive = 1,
+    device: Device = "auto",
+) -> None:
+    """Draw a prompt with LoRA and self-correction: pictures SEED.png in a folder.
+
+    For example:
+
+        dpt generate MODEL_DIR "a red cube" --adapter dpt.safetensors
+        dpt generate MODEL_DIR "three dogs" --adapter dpt.safetensors \\
+            --preset fast --lora 0
+
+    Args:
+        model: A diffusers model directory: SD 1.x, 2.x or SDXL.
+        prompt: What to draw.
+        adapter: A DPT checkpoint: .safetensors or published .bin. Without one the model draws
+            plainly.
+        out: Folder for the pictures.
+        count: How many pictures.
+        seed: Seed of the first picture.
+        batch_size: Pictures drawn together.
+    """
+    wanted = correction_of(correction)
+    settings = sampling.sampling(wanted if adapter else None)
+    device = chosen_device(device)
+    if adapter is None:
+        pipeline, network = load_pipeline(model, device), None
+    else:
+        models = models_of(model, adapter, device, lora)
+        pipeline, network = models.tuned, models.adapter
+    from ..generation import generate as draw
+    from ..png import save_png
+
+    seeds = range(seed, seed + count)
+    with progress("drawing", count) as advance:
+        for first in range(0, count, batch_size):
+            some = seeds[first : first + batch_size]
+            drawn = draw(pipeline, [prompt] * len(some), some, settings, network)
+            for place, (number, picture) in enumerate(zip(some, drawn.pictures, strict=True)):
+                path = out / f"{number:05d}.png"
+                about = {"prompt": prompt, "seed": str(number), "dpt": repr(settings)}
+                save_png(picture, path, about)
+                last = drawn.scores[-1, place] if len(drawn.scores) else None
+                emit(f"{path}" + ("" if last is None else f"  last score {last:.4f}"))
+            advance(len(some))

@@ -1,0 +1,13 @@
+"""`dpt train`: adapters for one's own model, and the demo model."""
+
+from __future__ import annotations
+
+from cyclopts import App
+
+from .demo import demo
+from .probing import probing
+from .tuning import tuning
+
+app = App("train", help="Train an adapter, or remake the demo model.")
+for command in (probing, tuning, demo):
+    app.command(command)

@@ -1,0 +1,23 @@
+"""`dpt train demo`: the demo model's own training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .options import carry_out
+
+
+def demo(folder: Path, /, *, until: str = "files") -> None:
+    """Remake the demo model: some hours on two CPU cores, in as many runs as you like.
+
+    For example:
+
+        dpt train demo runs/demo
+
+    Args:
+        folder: Where the runs live. Run again to go on.
+        until: Last stage to run.
+    """
+    from ...demo.kitchen import Kitchen
+
+    carry_out(Kitchen(folder).make, until)
