@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .files import complete
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -15,7 +17,7 @@ def save_png(picture: np.ndarray, path: Path, about: Mapping[str, str]) -> None:
 
     Args:
         picture: `[H, W, 3]` uint8.
-        path: the file; its folder exists.
+        path: the file; written complete or not at all, its folder made where there is none.
         about: keyword → text; `prompt`, `seed` and `dpt`, the settings, by custom.
     """
     from PIL import Image
@@ -24,7 +26,8 @@ def save_png(picture: np.ndarray, path: Path, about: Mapping[str, str]) -> None:
     info = PngInfo()
     for key, value in about.items():
         info.add_text(key, value)
-    Image.fromarray(picture).save(path, pnginfo=info)
+    with complete(path) as partial:
+        Image.fromarray(picture).save(partial, "PNG", pnginfo=info)
 
 
 def read_picture(path: Path) -> np.ndarray:
