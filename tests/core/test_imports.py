@@ -10,7 +10,7 @@ HEAVY = ["accelerate", "diffusers", "matplotlib", "peft", "scipy", "torchvision"
 
 def test_dpt_core_imports_nothing_heavy():
     code = (
-        "import sys, dpt_core, dpt_core.cli, dpt_core.backends.diffusers;"
+        "import sys, dpt_core, dpt_core.cli, dpt_core.diffusers;"
         f"print([name for name in {HEAVY} if name in sys.modules])"
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
