@@ -61,9 +61,10 @@ class Noise:
     def of(cls, path: NoisePath, sigma: torch.Tensor, x: torch.Tensor) -> Noise:
         """The noise of latents `x` `[R, ...]` at levels `sigma` `[R]`; float32."""
         shape = (len(sigma), *[1] * (x.ndim - 1))
-        alpha, noise = (part.float().view(shape) for part in path.weights(sigma))
+        alpha, noise = (part.cpu().double() for part in path.weights(sigma))
         scale = (alpha.square() + noise.square()).rsqrt()
-        return cls(scale, (scale * noise).square(), scale * alpha)
+        parts = scale, (scale * noise).square(), scale * alpha
+        return cls(*(part.to(x.device, torch.float32).view(shape) for part in parts))
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ class DiscreteNoise:
                 "a correction needs to know the noise: use a scheduler of a kind that has "
                 f"alphas_cumprod (DDIMScheduler, …); got {type(self._scheduler).__name__}"
             )
-        kept = schedule.to(sigma.device)[sigma.round().long()]
+        kept = schedule.cpu().double()[sigma.cpu().round().long()]
         return kept.sqrt(), (1 - kept).sqrt()
 
     def level(self, sigma: torch.Tensor) -> torch.Tensor:
@@ -147,7 +147,8 @@ class StableDiffusion:
         Raises:
             ValueError: the UNet predicts something else.
         """
-        alpha, noise = (w.view(-1, *[1] * (clean.ndim - 1)) for w in self.path.weights(sigma))
+        shape = (-1, *[1] * (clean.ndim - 1))
+        alpha, noise = (part.to(clean).view(shape) for part in self.path.weights(sigma))
         kind = self._pipeline.scheduler.config.prediction_type
         factors = {"epsilon": -alpha / noise, "v_prediction": -1 / noise, "sample": 1.0}
         if kind not in factors:
