@@ -13,13 +13,13 @@ from dpt_core.adapter import DiscriminativeAdapter
 from dpt_core.backbones.base import BackboneCall
 from dpt_core.backbones.registry import backbone_of
 from dpt_core.demo import model
+from dpt_core.demo.datasets import ShapesDenoising, ShapesGrounding, ShapesMatching
+from dpt_core.demo.denoiser import DenoiserTask
 from dpt_core.demo.load import load_demo
 from dpt_core.diffusers import score_function
 from dpt_core.features import read_features
 from dpt_core.reading import alignment_scores, encode_pictures
-from dpt_core.shapes.data import ShapesDenoising, ShapesGrounding, ShapesMatching
 from dpt_core.training.backbone import Backbone, PhraseEncoder
-from dpt_core.training.base.denoiser import DenoiserTask
 from dpt_core.training.discrimination import DiscriminationTask, Pairs, collate
 
 from .timing import Clock, Run

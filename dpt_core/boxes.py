@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch.nn.functional import pad
@@ -14,7 +14,7 @@ NORMALISER_GUARD = 1e-6
 
 
 @dataclass(frozen=True)
-class Targets:
+class BoxTargets:
     """The true boxes of `B` images, `N` in all, one after another.
 
     Every image may hold any number of boxes, none included: nothing is padded.
@@ -47,7 +47,7 @@ class Targets:
             raise ValueError("boxes must have a width and a height above 0: drop those without")
 
     @classmethod
-    def join(cls, boxes: Sequence[torch.Tensor], tokens: Sequence[torch.Tensor]) -> Targets:
+    def join(cls, boxes: Sequence[torch.Tensor], tokens: Sequence[torch.Tensor]) -> BoxTargets:
         """Collate single images.
 
         Args:
@@ -67,29 +67,24 @@ class Targets:
         padded = [pad(each.bool(), (0, length - each.shape[1])) for each in tokens]
         return cls(torch.cat(list(boxes)), torch.cat(padded), counts)
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Targets:
+    def to(self, device: torch.device | str) -> BoxTargets:
         """The same targets on another device."""
-        return Targets(
-            self.boxes.to(device, non_blocking=non_blocking),
-            self.tokens.to(device, non_blocking=non_blocking),
-            self.counts,
-        )
+        return replace(self, boxes=self.boxes.to(device), tokens=self.tokens.to(device))
 
     def images(self) -> torch.Tensor:
         """`[N]` index of the image that each box belongs to."""
         counts = torch.tensor(self.counts, dtype=torch.long)
         return torch.arange(len(self.counts)).repeat_interleave(counts).to(self.boxes.device)
 
-    def token_classes(self, classes: int, soft: bool = True) -> torch.Tensor:
+    def token_classes(self, classes: int) -> torch.Tensor:
         """The distribution over a query's `K` classes that each box asks for.
 
-        Class `k` means "named by token k", the last one "no object".
+        Class `k` means "named by token k", the last one "no object". Rows sum to 1 (MDETR's loss).
+        The published training meant this and computed rows of 0 and 1, since its collation passes
+        the map through a boolean tensor: a box then weighs as much as its phrase has tokens.
 
         Args:
             classes: `K`.
-            soft: rows sum to 1 (MDETR's loss). False: rows hold 0 and 1, as the published training
-                really computed, whose collation passes the map through a boolean tensor: a box
-                then weighs as much as its phrase has tokens.
 
         Returns:
             `[N, K]` float32.
@@ -104,8 +99,7 @@ class Targets:
                 f"named by token {int(tokens.any(0).nonzero().max())}: shorten the phrase"
             )
         rows = tokens[:, :room].float()
-        if soft:
-            rows = rows / (rows.sum(1, keepdim=True) + NORMALISER_GUARD)
+        rows = rows / (rows.sum(1, keepdim=True) + NORMALISER_GUARD)
         return pad(rows, (0, classes - rows.shape[1]))
 
 

@@ -8,7 +8,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torchvision.ops import box_convert, generalized_box_iou_loss
 
-from .boxes import Targets
+from .boxes import BoxTargets
 
 GIOU_GUARD = 1e-12
 """Keeps 0/0 out of the IoU. torchvision's default of 1e-7 shifts the loss of a box that covers 1%
@@ -33,7 +33,7 @@ class Matching(NamedTuple):
 def match(
     logits: torch.Tensor,
     boxes: torch.Tensor,
-    targets: Targets,
+    targets: BoxTargets,
     token_classes: torch.Tensor,
     cost_class: float = 1.0,
     cost_bbox: float = 5.0,
@@ -49,7 +49,7 @@ def match(
         logits: `[B, Q, K]` class logits.
         boxes: `[B, Q, 4]` predicted normalised (cx, cy, w, h).
         targets: true boxes of the `B` images.
-        token_classes: `[N, K]` what :meth:`~dpt_core.boxes.Targets.token_classes` gives.
+        token_classes: `[N, K]` what :meth:`~dpt_core.boxes.BoxTargets.token_classes` gives.
 
     Returns:
         One pair per box; `Q` pairs in an image that has more boxes than queries.
@@ -73,7 +73,7 @@ def match(
     return _assign(costs, targets)
 
 
-def _assign(costs: torch.Tensor, targets: Targets) -> Matching:
+def _assign(costs: torch.Tensor, targets: BoxTargets) -> Matching:
     rows: list[tuple[int, int, int]] = []
     offset = 0
     for image, own in enumerate(costs.cpu().split(targets.counts)):

@@ -1,7 +1,8 @@
-"""The demo model's weights for tests: those that ship, or random ones until there are any."""
+"""The demo model's files for tests: its weights, random ones, and a diffusers model directory."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 from dpt_core.adapter import DiscriminativeAdapter
 from dpt_core.checkpoint import Checkpoint, save_checkpoint
 from dpt_core.demo import model
-from dpt_core.demo.load import CHECKPOINT, PARTS
+from dpt_core.demo.load import CHECKPOINT, PARTS, demo_file, load_demo
 from dpt_core.lora import lora_key
 
 
@@ -35,6 +36,12 @@ def write_random_demo(folder: Path) -> None:
         adapter = DiscriminativeAdapter(model.ADAPTER).requires_grad_(False).eval()
         checkpoint = Checkpoint(model.ADAPTER, adapter, _random_lora(modules[0]))
         save_checkpoint(folder / CHECKPOINT, checkpoint)
+
+
+def write_model_folder(target: Path, weights: Path = model.FOLDER) -> None:
+    """Write the demo as a diffusers model directory, as users have them, its checkpoint beside."""
+    load_demo(weights).pipeline.save_pretrained(target)
+    shutil.copy(demo_file(CHECKPOINT, weights), target)
 
 
 def _random(name: str, like: torch.Tensor) -> torch.Tensor:

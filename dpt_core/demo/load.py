@@ -1,8 +1,7 @@
-"""The demo model from its files: for diffusers, and as an ordinary diffusers model directory."""
+"""The demo model from its files, for diffusers."""
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,20 +58,6 @@ def load_demo(folder: str | Path = model.FOLDER) -> Demo:
         tokenizer,
     )
     return Demo(model.pipeline(parts), load_checkpoint(demo_file(CHECKPOINT, folder)))
-
-
-def export_demo(target: str | Path, folder: str | Path = model.FOLDER) -> None:
-    """Write the demo model as a diffusers model directory, with its DPT checkpoint in it.
-
-    Args:
-        target: the directory; made where there is none.
-        folder: where the demo's weights are.
-
-    Raises:
-        FileNotFoundError, ValueError: as :func:`load_demo`.
-    """
-    load_demo(folder).pipeline.save_pretrained(target)
-    shutil.copy(demo_file(CHECKPOINT, folder), target)
 
 
 def read_weights(part: str, folder: str | Path = model.FOLDER) -> dict[str, torch.Tensor]:

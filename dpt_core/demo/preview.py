@@ -12,8 +12,8 @@ from torch import nn
 
 from ..evaluation import defaults
 from ..generation import Sampling, generate
-from ..shapes.data import scene_pair
 from ..shapes.judge import judge
+from ..shapes.pairs import scene_pair
 from . import model
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from ..adapter import DiscriminativeAdapter
 from ..boxes import grounding_hits
 from ..reading import TIMESTEP, encode_pictures, matching_scores, noise_of, read_boxes
 from ..shapes.caption import phrase
-from ..shapes.data import ScenePair, scene_pair
+from ..shapes.pairs import ScenePair, scene_pair
 from ..shapes.scene import render
 from . import defaults
 from .statistics import share

@@ -1,7 +1,7 @@
 """The training signal of probing and tuning (arXiv 2403.04321)."""
 
-from .contrastive import MatchingPairs, contrastive_loss, recognition_loss, verdict_loss
-from .denoising import box_denoising_loss, denoising_loss, signal_to_noise
+from .contrastive import MatchingPairs, calibration_loss, contrastive_loss, recognition_loss
+from .denoising import denoising_loss, denoising_target
 from .grounding import cardinality_error, grounding_losses
 from .probing import Phrases, probing_losses
 from .weights import LossWeights, weighted_total
@@ -10,14 +10,13 @@ __all__ = [
     "LossWeights",
     "MatchingPairs",
     "Phrases",
-    "box_denoising_loss",
+    "calibration_loss",
     "cardinality_error",
     "contrastive_loss",
     "denoising_loss",
+    "denoising_target",
     "grounding_losses",
     "probing_losses",
     "recognition_loss",
-    "signal_to_noise",
-    "verdict_loss",
     "weighted_total",
 ]

@@ -23,8 +23,8 @@ is a pass of its own. Noise and timestep are the same in all five."""
 SAME = 0.99
 """Cosine from which two texts say the same in other words."""
 
-VERDICT = 0.5
-"""Score above which :func:`verdict_loss` wants right pairs, and wrong ones below."""
+THRESHOLD = 0.5
+"""Score above which :func:`calibration_loss` wants right pairs, and wrong ones below."""
 
 
 class MatchingPairs(NamedTuple):
@@ -134,7 +134,7 @@ def recognition_loss(pairs: MatchingPairs, logit_scale: torch.Tensor | float) ->
     return cross_entropy((scores * logit_scale).masked_fill(same, -torch.inf), right)
 
 
-def verdict_loss(pairs: MatchingPairs, logit_scale: torch.Tensor | float) -> torch.Tensor:
+def calibration_loss(pairs: MatchingPairs, logit_scale: torch.Tensor | float) -> torch.Tensor:
     """Ours, not the paper's: a score means the same for every text.
 
     With `l = scale·(s − 0.5)` the right pair's loss is `−log σ(l)` and a wrong one's `−log σ(−l)`;
@@ -153,7 +153,7 @@ def verdict_loss(pairs: MatchingPairs, logit_scale: torch.Tensor | float) -> tor
     own = pairs.texts[:, :1].expand(-1, seen.shape[1] - pairs.texts.shape[1], -1)
     texts = torch.cat((pairs.texts, own), dim=1)  # [B, 5, D]
     scores = alignment_score(seen.flatten(0, 1), texts.flatten(0, 1)).unflatten(0, texts.shape[:2])
-    logits = logit_scale * (scores - VERDICT)
+    logits = logit_scale * (scores - THRESHOLD)
     return -(logsigmoid(logits[:, 0]).mean() + logsigmoid(-logits[:, 1:]).mean()) / 2
 
 

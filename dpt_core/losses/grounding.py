@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ..boxes import NORMALISER_GUARD, Targets
+from ..boxes import NORMALISER_GUARD, BoxTargets
 from ..matcher import Matching, generalized_iou_loss, match
 from .weights import LossWeights
 
@@ -16,12 +16,11 @@ DEFAULT_WEIGHTS = LossWeights()
 def grounding_losses(
     logits: torch.Tensor,
     boxes: torch.Tensor,
-    targets: Targets,
+    targets: BoxTargets,
     queries: torch.Tensor | None = None,
     tokens: torch.Tensor | None = None,
     token_mask: torch.Tensor | None = None,
     weights: LossWeights = DEFAULT_WEIGHTS,
-    box_count: float | None = None,
 ) -> dict[str, torch.Tensor]:
     """Match queries with true boxes, then judge class, place and alignment (MDETR, 2104.12763).
 
@@ -32,23 +31,22 @@ def grounding_losses(
         queries: `[B, Q, P]` unit vectors of the queries; None leaves the alignment loss out.
         tokens: `[B, L, P]` unit vectors of the phrase's tokens, with `queries`.
         token_mask: `[B, L]` bool, see :func:`alignment_loss`.
-        weights: coefficients of the matching, `eos_coef`, `temperature`, `soft_tokens`.
-        box_count: what sums over boxes are divided by. None is the number of boxes here, at least
-            1; in a run of several processes the published code takes the mean over them.
+        weights: coefficients of the matching, `eos_coef`, `temperature`.
 
     Returns:
         Scalars `ce`, `bbox`, `giou`, `contrastive_align` before their coefficients, float32, and
-        `cardinality`, a figure for the log without gradient.
+        `cardinality`, a figure for the log without gradient. Sums over boxes are divided by the
+        number of boxes here, at least 1; the published code takes the mean over its processes.
 
     Raises:
         ValueError: shapes disagree, or a prediction is not finite.
     """
     _check(logits, boxes, targets, queries, tokens)
     targets = targets.to(logits.device)
-    classes = targets.token_classes(logits.shape[-1], weights.soft_tokens)
+    classes = targets.token_classes(logits.shape[-1])
     costs = (weights.cost_class, weights.cost_bbox, weights.cost_giou)
     matching = match(logits, boxes, targets, classes, *costs)
-    count = max(sum(targets.counts), 1) if box_count is None else box_count
+    count = max(sum(targets.counts), 1)
     found = boxes.float()[matching.images, matching.queries]
     wanted = targets.boxes.float()[matching.targets]
     losses = {
@@ -150,7 +148,7 @@ def cardinality_error(logits: torch.Tensor, counts: Sequence[int]) -> torch.Tens
 def _check(
     logits: torch.Tensor,
     boxes: torch.Tensor,
-    targets: Targets,
+    targets: BoxTargets,
     queries: torch.Tensor | None,
     tokens: torch.Tensor | None,
 ) -> None:

@@ -8,8 +8,8 @@ import torch
 from torch.nn.functional import normalize
 
 from ..adapter import AdapterOutput, DiscriminativeAdapter
-from ..boxes import Targets
-from .contrastive import MatchingPairs, contrastive_loss, recognition_loss, verdict_loss
+from ..boxes import BoxTargets
+from .contrastive import MatchingPairs, calibration_loss, contrastive_loss, recognition_loss
 from .grounding import DEFAULT_WEIGHTS, grounding_losses
 from .weights import LossWeights, weighted_total
 
@@ -29,17 +29,16 @@ class Phrases(NamedTuple):
 def probing_losses(
     adapter: DiscriminativeAdapter,
     grounding: AdapterOutput,
-    targets: Targets,
+    targets: BoxTargets,
     pairs: MatchingPairs,
     phrases: Phrases | None = None,
     denoising: torch.Tensor | None = None,
     weights: LossWeights = DEFAULT_WEIGHTS,
-    box_count: float | None = None,
 ) -> dict[str, torch.Tensor]:
     """The objective of probing and, with the denoising loss, of tuning.
 
     `i2t + t2i + ce + 5·bbox + 2·giou + contrastive_align (+ mse)` with the published coefficients,
-    and `recognition` and `verdict`, which are ours, where their coefficients are not 0.
+    and `recognition` and `calibration`, which are ours, where their coefficients are not 0.
 
     Call it inside the module that a distributed wrapper wraps: `logit_scale` and the projection of
     tokens are used here and nowhere else.
@@ -52,7 +51,6 @@ def probing_losses(
         phrases: hidden states of the referring expressions; None leaves alignment out.
         denoising: the denoising loss of tuning, a scalar.
         weights: coefficients.
-        box_count: see :func:`~dpt_core.losses.grounding.grounding_losses`.
 
     Returns:
         Scalars by name: every loss before its coefficient, `cardinality`, and the weighted `total`
@@ -66,15 +64,15 @@ def probing_losses(
         tokens = normalize(_project(adapter, phrases.hidden).float(), dim=-1)
         queries, mask = normalize(grounding.projections.float(), dim=-1), phrases.mask
     losses = grounding_losses(
-        grounding.logits, grounding.boxes, targets, queries, tokens, mask, weights, box_count
+        grounding.logits, grounding.boxes, targets, queries, tokens, mask, weights
     )
     scale = adapter.logit_scale.float().exp()
     i2t, t2i = contrastive_loss(pairs, scale)
     losses |= {"contrastive_i2t": i2t, "contrastive_t2i": t2i}
     if weights.recognition:
         losses["recognition"] = recognition_loss(pairs, scale)
-    if weights.verdict:
-        losses["verdict"] = verdict_loss(pairs, scale)
+    if weights.calibration:
+        losses["calibration"] = calibration_loss(pairs, scale)
     if denoising is not None:
         losses["mse"] = denoising
     return losses | {"total": weighted_total(losses, weights)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
@@ -15,7 +16,7 @@ COEFFICIENTS = (
     "contrastive_i2t",
     "contrastive_t2i",
     "recognition",
-    "verdict",
+    "calibration",
     "mse",
 )
 """Losses that enter the total, under the published names where the paper has them."""
@@ -33,17 +34,14 @@ class LossWeights:
         contrastive_i2t: own image against three texts.
         contrastive_t2i: own text against three images.
         recognition: images against all texts of the batch; not in the paper, 0 leaves it out.
-        verdict: right pairs against wrong ones by one threshold; the same.
+        calibration: right pairs against wrong ones by one threshold; the same.
         mse: denoising loss, in tuning only.
         eos_coef: weight of a query that should say "no object" in the class loss.
         temperature: temperature of the contrastive alignment loss, above 0.
         cost_class, cost_bbox, cost_giou: coefficients of the bipartite matching.
-        snr_gamma: cap of the signal-to-noise weighting of the denoising loss; None for none.
-        soft_tokens: class targets sum to 1 (MDETR). The published training meant this and computed
-            False, see :meth:`~dpt_core.boxes.Targets.token_classes`.
 
     Raises:
-        ValueError: a coefficient is negative, or the temperature is not above 0.
+        ValueError: a coefficient is negative or not finite, or the temperature is not above 0.
     """
 
     ce: float = 1.0
@@ -53,21 +51,19 @@ class LossWeights:
     contrastive_i2t: float = 1.0
     contrastive_t2i: float = 1.0
     recognition: float = 0.0
-    verdict: float = 0.0
+    calibration: float = 0.0
     mse: float = 1.0
     eos_coef: float = 0.1
     temperature: float = 0.07
     cost_class: float = 1.0
     cost_bbox: float = 5.0
     cost_giou: float = 2.0
-    snr_gamma: float | None = None
-    soft_tokens: bool = True
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if value is not None and value < 0:
-                raise ValueError(f"{field.name} must be at least 0; got {value}")
+            if not 0 <= value < math.inf:  # NaN is not, either
+                raise ValueError(f"{field.name} must be a finite number, at least 0; got {value}")
         if self.temperature == 0:
             raise ValueError("temperature must be above 0; the published value is 0.07")
 

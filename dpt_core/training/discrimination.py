@@ -16,11 +16,17 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ..adapter import DiscriminativeAdapter
-from ..boxes import Targets
+from ..boxes import BoxTargets
 from ..features import FeatureTap, read_features
-from ..losses import LossWeights, MatchingPairs, Phrases, denoising_loss, probing_losses
+from ..losses import (
+    LossWeights,
+    MatchingPairs,
+    Phrases,
+    denoising_loss,
+    denoising_target,
+    probing_losses,
+)
 from .backbone import Backbone, PhraseEncoder
-from .base.denoiser import target_of
 from .data.examples import GroundingExample, MatchingExample
 
 
@@ -31,15 +37,15 @@ class Examples(NamedTuple):
     grounding: Sequence[GroundingExample]
 
 
-class Seen(NamedTuple):
-    """What the adapter sees of `B` examples.
+class AdapterBatch(NamedTuple):
+    """What the adapter is trained on, of `B` examples.
 
     Attributes:
         features: `[6, B, C, h, w]` at the tap, in the passes of
             :data:`~dpt_core.losses.contrastive.PAIRS`, then with the referring expression.
         timesteps: `[B]`.
         texts: `[B, 3, D]` text vectors: own, hard negative, random.
-        grounding: what the sixth pass shows.
+        grounding: examples of the sixth pass.
     """
 
     features: torch.Tensor
@@ -70,26 +76,28 @@ class ProbingTask(nn.Module):
             adapter.contrastive_align_projection_image.requires_grad_(False)
             adapter.contrastive_align_projection_text.requires_grad_(False)
 
-    def forward(self, seen: Seen, denoising: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
-        timesteps, (*matching, grounding) = seen.timesteps, seen.features.float()
+    def forward(
+        self, batch: AdapterBatch, denoising: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
+        timesteps, (*matching, grounding) = batch.timesteps, batch.features.float()
         queries = self.adapter.match(torch.cat(matching), timesteps.repeat(len(matching)))
         found = self.adapter(grounding, timesteps)
-        phrases, targets = self._targets(seen.grounding, timesteps.device)
-        pairs = MatchingPairs.from_passes(queries, seen.texts)
+        phrases, targets = self._targets(batch.grounding, timesteps.device)
+        pairs = MatchingPairs.from_passes(queries, batch.texts)
         return probing_losses(
             self.adapter, found, targets, pairs, phrases, denoising, self._weights
         )  # fmt: skip
 
     def _targets(
         self, grounding: Sequence[GroundingExample], device: torch.device
-    ) -> tuple[Phrases | None, Targets]:
+    ) -> tuple[Phrases | None, BoxTargets]:
         boxes = [example.boxes for example in grounding]
         (encoder,) = self._phrases
         if encoder is None:
             named = [torch.ones(len(each), 1, dtype=torch.bool) for each in boxes]
-            return None, Targets.join(boxes, named).to(device)
+            return None, BoxTargets.join(boxes, named).to(device)
         phrases, named = encoder(grounding)
-        return phrases, Targets.join(boxes, named).to(device)
+        return phrases, BoxTargets.join(boxes, named).to(device)
 
 
 class DiscriminationTask(ProbingTask):
@@ -123,9 +131,9 @@ class DiscriminationTask(ProbingTask):
         return self
 
     def forward(self, batch: Examples) -> dict[str, torch.Tensor]:
-        return super().forward(*self.see(batch))
+        return super().forward(*self.read(batch))
 
-    def see(self, batch: Examples) -> tuple[Seen, torch.Tensor | None]:
+    def read(self, batch: Examples) -> tuple[AdapterBatch, torch.Tensor | None]:
         """Run the UNet's six passes on fresh noise; in tuning, also give the denoising loss."""
         matching, grounding = batch
         size = len(matching)
@@ -134,7 +142,7 @@ class DiscriminationTask(ProbingTask):
         scheduler = self._backbone.scheduler
         timesteps = torch.randint(0, len(scheduler.alphas_cumprod), (size,), device=clean.device)
         own, hard, other, ground = (scheduler.add_noise(each, noise, timesteps) for each in clean)
-        texts = [example.captions[place] for place in range(3) for example in matching]
+        texts = [example.captions[index] for index in range(3) for example in matching]
         text = self._backbone.read([*texts, *(example.caption for example in grounding)])
         mine, wrong, random, expression = text.context.chunk(4)
         noisy = torch.cat((own, own, hard, other, ground))
@@ -143,7 +151,7 @@ class DiscriminationTask(ProbingTask):
         first, denoising = self._first_pass(own, timesteps, mine, clean[0], noise)
         features = torch.cat((first, rest)).unflatten(0, (6, size))
         vectors = torch.stack(text.vectors.chunk(4)[:3], dim=1)
-        return Seen(features, timesteps, vectors, grounding), denoising
+        return AdapterBatch(features, timesteps, vectors, grounding), denoising
 
     def _clean(
         self, matching: Sequence[MatchingExample], grounding: Sequence[GroundingExample]
@@ -174,11 +182,8 @@ class DiscriminationTask(ProbingTask):
             return self._features(noisy, timesteps, context), None
         with FeatureTap(self.unet, self.adapter.config.tap) as tap:
             prediction = self.unet(noisy, timesteps, context).sample
-        scheduler = self._backbone.scheduler
-        target = target_of(scheduler, clean, noise, timesteps)
-        gamma = self._weights.snr_gamma
-        schedule = scheduler.alphas_cumprod.to(noisy.device)
-        return tap.features, denoising_loss(prediction, target, timesteps, schedule, gamma)
+        target = denoising_target(self._backbone.scheduler, clean, noise, timesteps)
+        return tap.features, denoising_loss(prediction, target)
 
 
 class Pairs(Dataset):
@@ -204,8 +209,8 @@ def collate(pairs: Sequence[tuple[MatchingExample, GroundingExample]]) -> Exampl
     return Examples(*zip(*pairs, strict=True))
 
 
-class SeenBefore(Dataset):
-    """Features that were kept, with their grounding examples; see :class:`Seen`.
+class CachedFeatures(Dataset):
+    """Features that were kept, with their grounding examples; see :class:`AdapterBatch`.
 
     Args:
         kept: `features` `[N, 6, C, h, w]`, `timesteps` `[N]` and `texts` `[N, 3, D]`.
@@ -226,7 +231,8 @@ class SeenBefore(Dataset):
         return *(self._kept[name][index] for name in names), grounding
 
 
-def collate_seen(examples: Sequence[tuple]) -> Seen:
-    """A batch of :class:`SeenBefore`."""
+def collate_cached(examples: Sequence[tuple]) -> AdapterBatch:
+    """A batch of :class:`CachedFeatures`."""
     features, timesteps, texts, grounding = zip(*examples, strict=True)
-    return Seen(torch.stack(features, dim=1), torch.stack(timesteps), torch.stack(texts), grounding)
+    stacked = torch.stack(features, dim=1), torch.stack(timesteps), torch.stack(texts)
+    return AdapterBatch(*stacked, grounding)

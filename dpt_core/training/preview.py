@@ -38,7 +38,7 @@ def box_preview(
 
     @torch.no_grad()
     def draw(task: nn.Module, path: Path) -> None:
-        examples = [grounding[place] for place in range(min(count, len(grounding)))]
+        examples = [grounding[index] for index in range(min(count, len(grounding)))]
         shown = torch.stack([example.image for example in examples]).to(backbone.unet.device)
         clean = shown if latents else backbone.encode(shown)
         pictures = backbone.decode(shown) if latents else shown
@@ -73,15 +73,15 @@ def _figure(
     columns = min(4, len(examples))
     lines = -(-len(examples) // columns)
     figure = Figure(figsize=(2.5 * columns, 2.8 * lines), dpi=100, layout="constrained")
-    for place, (example, picture) in enumerate(zip(examples, pictures, strict=True)):
-        axes = figure.add_subplot(lines, columns, place + 1)
+    for index, (example, picture) in enumerate(zip(examples, pictures, strict=True)):
+        axes = figure.add_subplot(lines, columns, index + 1)
         pixels = (picture.float().movedim(0, -1) / 2 + 0.5).clamp(0, 1).numpy()
         axes.imshow(pixels, extent=(0, 1, 1, 0))
-        axes.set_title(f"{example.caption}\n{scores[place]:.2f}", fontsize=8, wrap=True)
+        axes.set_title(f"{example.caption}\n{scores[index]:.2f}", fontsize=8, wrap=True)
         axes.set_axis_off()
         for x, y, w, h in example.boxes.tolist():
             corner = x - w / 2, y - h / 2
             axes.add_patch(Rectangle(corner, w, h, fill=False, linestyle="--", color="gray"))
-        x0, y0, x1, y1 = boxes[place].tolist()
+        x0, y0, x1, y1 = boxes[index].tolist()
         axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, color="red"))
     return figure

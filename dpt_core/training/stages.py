@@ -24,6 +24,7 @@ from .data import (
     JsonlMatching,
     MatchingDataset,
     RefCoco,
+    check_images,
     precompute,
     with_latents,
 )
@@ -88,7 +89,7 @@ class Sources:
     latents: Path | None = None
 
     def open(self, backbone: Backbone, config: StageConfig, name: str) -> Pairs:
-        """The examples, with latents if they are wanted.
+        """The examples, with latents if they are wanted; every image is known to be there.
 
         Raises:
             DataError: see :mod:`dpt_core.training.data`.
@@ -101,7 +102,10 @@ class Sources:
         grounding: GroundingDataset = _reader(
             self.grounding, {".jsonl": JsonlGrounding, ".json": RefCoco}
         )(self.grounding, size=config.size, images=self.images, seed=seed)
-        if self.latents is not None:
+        if self.latents is None:
+            check_images(matching)
+            check_images(grounding)
+        else:
             with process_state().main_process_first():
                 for part, folder in ((matching, "matching"), (grounding, "grounding")):
                     precompute(part, backbone.encode, self.latents / folder, vae=name)

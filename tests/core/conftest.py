@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from demo_files import write_random_demo
+from demo_files import write_model_folder, write_random_demo
 from tiny_metrics import write_blip, write_clip
-
-from dpt_core.demo.load import export_demo
 
 
 @pytest.fixture(scope="session")
@@ -24,5 +22,5 @@ def model_folder(tmp_path_factory):
     """A diffusers model directory with a checkpoint in it."""
     weights, folder = tmp_path_factory.mktemp("weights"), tmp_path_factory.mktemp("model")
     write_random_demo(weights)
-    export_demo(folder, weights)
+    write_model_folder(folder, weights)
     return folder

@@ -6,10 +6,10 @@ import shutil
 
 import pytest
 import torch
-from demo_files import demo_folder, write_random_demo
+from demo_files import demo_folder, write_model_folder, write_random_demo
 
 from dpt_core.checkpoint import load_checkpoint
-from dpt_core.demo.load import CHECKPOINT, export_demo, load_demo
+from dpt_core.demo.load import CHECKPOINT, load_demo
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_the_encoder_that_ships_adds_no_noise():
 def test_export_is_an_ordinary_diffusers_directory(folder, tmp_path):
     from diffusers import DiffusionPipeline
 
-    export_demo(tmp_path / "model", folder)
+    write_model_folder(tmp_path / "model", folder)
     exported = DiffusionPipeline.from_pretrained(tmp_path / "model", local_files_only=True)
     exported.set_progress_bar_config(disable=True)
     assert torch.equal(picture(exported), picture(load_demo(folder).pipeline))

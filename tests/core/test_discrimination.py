@@ -12,19 +12,20 @@ from PIL import Image
 from dpt_core.adapter import DiscriminativeAdapter
 from dpt_core.checkpoint import load_checkpoint
 from dpt_core.demo import model
+from dpt_core.demo.datasets import ShapesDenoising, ShapesGrounding, ShapesMatching
+from dpt_core.demo.denoiser import DenoiserTask
 from dpt_core.lora import lora_updates
 from dpt_core.shapes.caption import phrase
-from dpt_core.shapes.data import ShapesDenoising, ShapesGrounding, ShapesMatching, scene_pair
+from dpt_core.shapes.pairs import scene_pair
 from dpt_core.shapes.scene import CANVAS, render
 from dpt_core.training.backbone import Backbone, PhraseEncoder
-from dpt_core.training.base.denoiser import DenoiserTask
 from dpt_core.training.discrimination import (
+    CachedFeatures,
     DiscriminationTask,
     Pairs,
     ProbingTask,
-    SeenBefore,
     collate,
-    collate_seen,
+    collate_cached,
 )
 from dpt_core.training.lora import add_lora, lora_of
 
@@ -176,6 +177,8 @@ def test_command_line(parts, data_folder, tmp_path):
     assert len(load_checkpoint(tmp_path / "two" / "dpt.safetensors").lora) == 256
     wrong = invoke(*probing[:-4], "--output", tmp_path / "x", "--tap", "up9", code=2)
     assert "tap must be one of" in wrong
+    (data_folder / "3.png").unlink()  # only its line names it: without a check, hours would pass
+    assert "data.jsonl:4" in invoke(*probing[:-4], "--output", tmp_path / "x", code=2)
 
 
 def test_random_third_is_another_scene():
@@ -195,11 +198,11 @@ def test_probing_on_kept_features_is_probing(backbone):
     torch.manual_seed(1)
     fresh = task(examples)
     torch.manual_seed(1)
-    features, timesteps, texts, grounding = task.see(examples)[0]
+    features, timesteps, texts, grounding = task.read(examples)[0]
     kept = {"features": features.transpose(0, 1), "timesteps": timesteps, "texts": texts}
-    data = SeenBefore(kept, grounding)
+    data = CachedFeatures(kept, grounding)
     assert len(data) == 3
-    later = ProbingTask(adapter, phrases)(collate_seen([data[index] for index in range(3)]))
+    later = ProbingTask(adapter, phrases)(collate_cached([data[index] for index in range(3)]))
     assert later.keys() == fresh.keys()
     for name, value in fresh.items():
         torch.testing.assert_close(later[name], value)

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 from benchmark_runs import Killed, in_two_processes, invoke
-from demo_files import write_random_demo
+from demo_files import write_model_folder, write_random_demo
 from PIL import Image
 
 from dpt_core.correction import PRESETS
-from dpt_core.demo.load import CHECKPOINT, export_demo, load_demo
+from dpt_core.demo.load import CHECKPOINT, load_demo
 from dpt_core.diffusers import text_vectors
 from dpt_core.evaluation.adapter_metrics import Probe, adapter_metrics, unique_phrase
 from dpt_core.evaluation.arms import Arm, Measure, Models, best_of, draw, standard_arms
@@ -28,7 +28,7 @@ from dpt_core.evaluation.sweep import sweep_arms
 from dpt_core.generation import Sampling, generate
 from dpt_core.reading import alignment_scores, watching_scores
 from dpt_core.shapes.caption import CATEGORIES, parse
-from dpt_core.shapes.data import scene_pair
+from dpt_core.shapes.pairs import scene_pair
 
 PUBLISHED = replace(PRESETS["published"], strength=5.0)
 STEPS = Sampling(steps=2, guidance=4.0, correction=PUBLISHED)
@@ -337,7 +337,7 @@ def test_two_processes_share_a_comparison(weights, tmp_path):
 
 
 def test_generate_and_score_take_any_directory(weights, tmp_path):
-    export_demo(tmp_path / "model", weights)
+    write_model_folder(tmp_path / "model", weights)
     adapter, out = tmp_path / "model" / CHECKPOINT, tmp_path / "out"
     invoke("generate", tmp_path / "model", "a red circle", "--adapter", adapter,
            "--count", 2, "--steps", 2, "--out", out)  # fmt: skip

@@ -11,18 +11,17 @@ from torch.nn.functional import normalize
 from torchvision.ops import box_convert, generalized_box_iou
 
 from dpt_core import AdapterConfig, DiscriminativeAdapter
-from dpt_core.boxes import Targets, grounding_hits
+from dpt_core.boxes import BoxTargets, grounding_hits
 from dpt_core.losses import (
     LossWeights,
     MatchingPairs,
     Phrases,
-    box_denoising_loss,
+    calibration_loss,
     contrastive_loss,
     denoising_loss,
     grounding_losses,
     probing_losses,
     recognition_loss,
-    verdict_loss,
     weighted_total,
 )
 from dpt_core.losses.contrastive import PAIRS
@@ -32,12 +31,12 @@ QUERIES, CLASSES, LENGTH, WIDTH = 6, 9, 7, 5
 NAMES = ("ce", "bbox", "giou", "contrastive_align")
 
 
-def some_targets(*counts: int) -> Targets:
+def some_targets(*counts: int) -> BoxTargets:
     number = sum(counts)
     boxes = torch.cat((torch.rand(number, 2), torch.rand(number, 2) * 0.4 + 0.1), dim=1)
     tokens = torch.rand(number, LENGTH) < 0.4
     tokens[:, 0] = True
-    return Targets(boxes, tokens, counts)
+    return BoxTargets(boxes, tokens, counts)
 
 
 def some_predictions(batch: int) -> list[torch.Tensor]:
@@ -85,12 +84,12 @@ def test_batched_equals_single(masked):
     alone = dict.fromkeys(NAMES, 0.0)
     for image, first in enumerate((0, 2, 2, 3)):
         own = slice(first, first + counts[image])
-        single = Targets(targets.boxes[own], targets.tokens[own], counts[image : image + 1])
+        single = BoxTargets(targets.boxes[own], targets.tokens[own], counts[image : image + 1])
         rows = [each[image : image + 1] for each in predictions]
         row = None if mask is None else mask[image : image + 1]
-        losses = judge(rows, single, token_mask=row, box_count=sum(counts))
+        losses = judge(rows, single, token_mask=row)
         for name in NAMES:
-            alone[name] += losses[name]
+            alone[name] += losses[name] * max(counts[image], 1) / sum(counts)
     for name in NAMES:
         torch.testing.assert_close(together[name], alone[name])
 
@@ -98,7 +97,7 @@ def test_batched_equals_single(masked):
 def test_the_order_of_targets_does_not_matter():
     targets, predictions = some_targets(2, 4), some_predictions(2)
     order = torch.tensor([1, 0, 4, 2, 5, 3])
-    shuffled = Targets(targets.boxes[order], targets.tokens[order], targets.counts)
+    shuffled = BoxTargets(targets.boxes[order], targets.tokens[order], targets.counts)
     one, other = judge(predictions, targets), judge(predictions, shuffled)
     for name in NAMES:
         torch.testing.assert_close(one[name], other[name])
@@ -124,7 +123,7 @@ def test_the_matching_is_the_cheapest(seed):
     torch.manual_seed(seed)
     boxes = torch.rand(1, QUERIES, 4)
     logits = 20 * torch.randn(1, QUERIES, CLASSES)
-    targets = Targets(some_targets(3).boxes, torch.eye(3, LENGTH) > 0, (3,))
+    targets = BoxTargets(some_targets(3).boxes, torch.eye(3, LENGTH) > 0, (3,))
     classes = targets.token_classes(CLASSES)
     at = match(logits, boxes, targets, classes)
     assert len(at.queries.unique()) == 3
@@ -151,7 +150,7 @@ def test_padding_tokens():
     targets, predictions = some_targets(2, 1), some_predictions(2)
     targets.tokens[:, 4:] = False
     mask = (torch.arange(LENGTH) < 4).expand(2, -1)
-    short = Targets(targets.boxes, targets.tokens[:, :4], targets.counts)
+    short = BoxTargets(targets.boxes, targets.tokens[:, :4], targets.counts)
     cut = [*predictions[:3], predictions[3][:, :4]]
     tokens = predictions[3].requires_grad_()
     masked = judge([*predictions[:3], tokens], targets, token_mask=mask)["contrastive_align"]
@@ -196,18 +195,6 @@ def test_passes_are_arranged():
     assert pairs.text_queries.flatten(1).tolist() == [[0, 6, 8], [1, 7, 9]]
 
 
-def test_denoising_inside_a_box():
-    prediction, target = torch.zeros(2, 3, 8, 12), torch.zeros(2, 3, 8, 12)
-    prediction[0, :, 2:4, 6:9] = 2.0
-    boxes = torch.tensor([[7.5 / 12, 3 / 8, 3 / 12, 2 / 8], [0.5, 0.5, 0.01, 0.01]])
-    loss = box_denoising_loss(prediction, target, boxes)
-    assert loss == 4 / 2  # the second box is below one cell
-    everything = torch.tensor([[0.5, 0.5, 1.0, 1.0]]).expand(2, -1)
-    torch.testing.assert_close(
-        box_denoising_loss(prediction, target, everything), denoising_loss(prediction, target)
-    )
-
-
 def test_accuracy_rules():
     """A box shifted on both axes leaves empty corners in the enclosing box: where the IoU is just
     above 0.5, the generalised IoU, the published rule, is already below."""
@@ -229,7 +216,7 @@ def test_more_tries_find_more():
 def test_joined_targets_pad_their_tokens():
     boxes = [torch.full((2, 4), 0.5), torch.zeros(0, 4), torch.full((1, 4), 0.5)]
     tokens = [torch.ones(2, 3), torch.zeros(0, 5), torch.ones(1, 4)]
-    targets = Targets.join(boxes, tokens)
+    targets = BoxTargets.join(boxes, tokens)
     assert targets.counts == (2, 0, 1)
     assert targets.tokens.sum(1).tolist() == [3, 3, 4] and targets.tokens.shape == (3, 5)
     assert targets.images().tolist() == [0, 0, 2]
@@ -285,15 +272,15 @@ def test_tuning_adds_the_denoising_loss(adapter):
 def test_bad_targets_are_named():
     boxes, tokens = torch.full((2, 4), 0.5), torch.ones(2, 3)
     with pytest.raises(ValueError, match=r"boxes must be \[3, 4\]"):
-        Targets(boxes, tokens, (1, 2))
+        BoxTargets(boxes, tokens, (1, 2))
     with pytest.raises(ValueError, match=r"tokens must be \[2, L\]"):
-        Targets(boxes, tokens[:1], (1, 1))
+        BoxTargets(boxes, tokens[:1], (1, 1))
     with pytest.raises(ValueError, match="width and a height above 0"):
-        Targets(boxes * torch.tensor([1, 1, 0, 1]), tokens, (2,))
+        BoxTargets(boxes * torch.tensor([1, 1, 0, 1]), tokens, (2,))
     with pytest.raises(ValueError, match="a row of tokens"):
-        Targets.join([boxes], [tokens[:1]])
+        BoxTargets.join([boxes], [tokens[:1]])
     with pytest.raises(ValueError, match="3 classes can name tokens 0 to 1; .* token 2"):
-        Targets(boxes, tokens, (2,)).token_classes(3)
+        BoxTargets(boxes, tokens, (2,)).token_classes(3)
 
 
 def test_bad_predictions_are_named():
@@ -338,12 +325,6 @@ def test_bad_settings_are_named():
         weighted_total({"cardinality": torch.zeros(())}, LossWeights())
     with pytest.raises(ValueError, match=r"\[B, C, H, W\]"):
         denoising_loss(latent, latent[:1])
-    with pytest.raises(ValueError, match="needs timesteps"):
-        denoising_loss(latent, latent, snr_gamma=5)
-    with pytest.raises(ValueError, match=r"timesteps must be \[2\]"):
-        denoising_loss(latent, latent, torch.zeros(1, dtype=torch.long), torch.ones(10) / 2, 5)
-    with pytest.raises(ValueError, match=r"boxes must be \[2, 4\]"):
-        box_denoising_loss(latent, latent, torch.zeros(1, 4))
     with pytest.raises(ValueError, match="top must be between 1 and the number of boxes, 1"):
         grounding_hits(torch.zeros(1, 1, 4), torch.zeros(1, 1), torch.zeros(1, 4), top=2)
     with pytest.raises(ValueError, match="boxes and truth must be"):
@@ -371,7 +352,7 @@ def test_recognition_does_not_tell_paraphrases_apart():
     assert recognition_loss(pairs, 50.0) < 1e-6
 
 
-def test_verdict_wants_one_threshold_for_all_texts():
+def test_calibration_wants_one_threshold_for_all_texts():
     """Queries at a cosine c to the own text and d to the others; both examples alike, or not."""
 
     def pairs(cosines):  # [B, 5]
@@ -382,17 +363,17 @@ def test_verdict_wants_one_threshold_for_all_texts():
         return MatchingPairs.from_passes(queries.flatten(0, 1), own)
 
     told_apart = torch.tensor([[0.9, 0.1, 0.1, 0.1, 0.1]] * 2)
-    assert verdict_loss(pairs(told_apart), 50.0) < 1e-6
+    assert calibration_loss(pairs(told_apart), 50.0) < 1e-6
     offset = told_apart.clone()
     offset[0] = torch.tensor([0.49, -0.31, -0.31, -0.31, -0.31])
-    offset_loss = verdict_loss(pairs(offset), 50.0)
+    offset_loss = calibration_loss(pairs(offset), 50.0)
     assert offset_loss == pytest.approx(math.log1p(math.exp(0.5)) / 4, rel=1e-3)
     chance = pairs(torch.full((2, 5), 0.5))
-    assert verdict_loss(chance, 50.0) == pytest.approx(math.log(2))
+    assert calibration_loss(chance, 50.0) == pytest.approx(math.log(2))
     assert contrastive_loss(pairs(offset), 50.0)[0] < 1e-6
 
 
-@pytest.mark.parametrize("name", ["recognition", "verdict"])
+@pytest.mark.parametrize("name", ["recognition", "calibration"])
 def test_losses_of_ours_are_left_out_by_default(name):
     assert getattr(LossWeights(), name) == 0
     losses = {"ce": torch.tensor(1.0), name: torch.tensor(3.0)}

@@ -6,18 +6,18 @@ import json
 
 import pytest
 import torch
+from published_losses import CollatedTargets, box_errors, min_snr_loss, signal_to_noise
 from safetensors.torch import load_file
+from torch.nn.functional import mse_loss
 
-from dpt_core.boxes import Targets, grounding_hits
+from dpt_core.boxes import BoxTargets, grounding_hits
 from dpt_core.grounding import ground
 from dpt_core.losses import (
     LossWeights,
     MatchingPairs,
-    box_denoising_loss,
     contrastive_loss,
     denoising_loss,
     grounding_losses,
-    signal_to_noise,
     weighted_total,
 )
 from dpt_core.matcher import match
@@ -37,8 +37,9 @@ def recorded(golden):
     }
 
 
-def targets_of(criterion: dict[str, torch.Tensor], case: str) -> Targets:
-    return Targets(
+def targets_of(criterion: dict[str, torch.Tensor], case: str, variant: str) -> BoxTargets:
+    kind = BoxTargets if variant == "soft" else CollatedTargets
+    return kind(
         criterion[f"{case}.target_boxes"],
         criterion[f"{case}.target_token_mask"].bool(),
         tuple(criterion[f"{case}.boxes_per_item"].tolist()),
@@ -85,14 +86,13 @@ def test_criterion(recorded, close, case, variant):
     criterion = recorded["criterion"]
     predictions = [criterion[f"{case}.{name}"].clone().requires_grad_() for name in PREDICTIONS]
     logits, boxes, queries, tokens = predictions
-    weights = LossWeights(soft_tokens=variant == "soft")
-    targets = targets_of(criterion, case)
-    losses = grounding_losses(logits, boxes, targets, queries, tokens, weights=weights)
+    targets = targets_of(criterion, case, variant)
+    losses = grounding_losses(logits, boxes, targets, queries, tokens)
     prefix = f"{case}.{variant}"
     for name in NAMES:
         close(losses[name].detach(), criterion[f"{prefix}.loss_{name}"], TOLERANCE)
     close(losses["cardinality"], criterion[f"{prefix}.cardinality_error"], TOLERANCE)
-    total = weighted_total(losses, weights)
+    total = weighted_total(losses, LossWeights())
     close(total.detach(), criterion[f"{prefix}.weighted_total"], TOLERANCE)
     total.backward()
     for name, prediction in zip(PREDICTIONS, predictions, strict=True):
@@ -103,9 +103,9 @@ def test_criterion(recorded, close, case, variant):
 @variants
 def test_matching(recorded, case, variant):
     criterion = recorded["criterion"]
-    targets = targets_of(criterion, case)
+    targets = targets_of(criterion, case, variant)
     logits, boxes = criterion[f"{case}.pred_logits"], criterion[f"{case}.pred_boxes"]
-    classes = targets.token_classes(logits.shape[-1], soft=variant == "soft")
+    classes = targets.token_classes(logits.shape[-1])
     torch.testing.assert_close(classes, criterion[f"{case}.positive_map_{variant}"])
     matching = match(logits, boxes, targets, classes)
     first = 0
@@ -122,12 +122,25 @@ def test_denoising(recorded, close, gamma):
     mse = recorded["mse"]
     weighting = (mse["timesteps"], mse["alphas_cumprod"], gamma)
     name = str(gamma).lower()
-    loss = denoising_loss(mse["pred"], mse["target"], *weighting)
-    close(loss, mse[f"mse_gamma_{name}"], TOLERANCE)
+    errors = mse_loss(mse["pred"], mse["target"], reduction="none").flatten(1).mean(1)
+    close(min_snr_loss(errors, *weighting), mse[f"mse_gamma_{name}"], TOLERANCE)
+    if gamma is None:
+        loss = denoising_loss(mse["pred"], mse["target"])
+        close(loss, mse["mse_gamma_none"], TOLERANCE)
     # The published function takes height for width: transposed latents undo that.
     swapped = mse["pred"].mT, mse["target"].mT
-    loss = box_denoising_loss(*swapped, mse["boxes"], *weighting)
-    close(loss, mse[f"box_mse_gamma_{name}"], TOLERANCE)
+    errors = box_errors(*swapped, mse["boxes"])
+    close(min_snr_loss(errors, *weighting), mse[f"box_mse_gamma_{name}"], TOLERANCE)
+
+
+def test_denoising_inside_a_box():
+    prediction, target = torch.zeros(2, 3, 8, 12), torch.zeros(2, 3, 8, 12)
+    prediction[0, :, 2:4, 6:9] = 2.0
+    boxes = torch.tensor([[7.5 / 12, 3 / 8, 3 / 12, 2 / 8], [0.5, 0.5, 0.01, 0.01]])
+    assert box_errors(prediction, target, boxes).mean() == 4 / 2  # the second is below one cell
+    everything = torch.tensor([[0.5, 0.5, 1.0, 1.0]]).expand(2, -1)
+    loss = box_errors(prediction, target, everything).mean()
+    torch.testing.assert_close(loss, denoising_loss(prediction, target))
 
 
 def test_signal_to_noise(recorded, close):

@@ -7,7 +7,7 @@ from pathlib import Path
 from .options import carry_out
 
 
-def demo(folder: Path, /, *, until: str = "files") -> None:
+def demo(folder: Path, /, *, until: str = "export") -> None:
     """Remake the demo model: some hours on two CPU cores, in as many runs as you like.
 
     For example:
@@ -18,6 +18,6 @@ def demo(folder: Path, /, *, until: str = "files") -> None:
         folder: Where the runs live. Run again to go on.
         until: Last stage to run.
     """
-    from ...demo.kitchen import Kitchen
+    from ...demo.making import make_demo
 
-    carry_out(Kitchen(folder).make, until)
+    carry_out(make_demo, folder, until)

@@ -18,7 +18,7 @@ from typing import Any
 from .datasets import MatchingDataset, MatchingRow
 from .examples import DataError
 from .images import ImageFolder
-from .lines import RecordIndex, place, read_lines, shorten, text_field
+from .lines import RecordIndex, location, read_lines, shorten, text_field
 
 COLUMNS = ("title", "filepath", "neg_caption", "neg_image")
 
@@ -97,10 +97,10 @@ def _index(path: Path) -> tuple[dict[str, int], RecordIndex]:
         if not record:
             continue
         if columns is None:
-            columns, width = _header(record, place(path, number)), len(record)
+            columns, width = _header(record, location(path, number)), len(record)
         elif len(record) != width:
             raise DataError(
-                f"{place(path, number)}: expected {width} columns separated by tabs, as in the "
+                f"{location(path, number)}: expected {width} columns separated by tabs, as in the "
                 f"header; got {len(record)}. Look for a tab too many or too few, or a quotation "
                 "mark that is never closed"
             )
@@ -130,7 +130,7 @@ def _records(path: Path) -> Iterator[tuple[int, int, int, list[str]]]:
             return
         except csv.Error as error:
             raise DataError(
-                f"{place(path, number)}: expected tab-separated fields; got something else "
+                f"{location(path, number)}: expected tab-separated fields; got something else "
                 f"({error}). Look for a quotation mark that is never closed"
             ) from error
         yield start, end - start, number, record

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from .datasets import GroundingDataset, GroundingRow, MatchingDataset, MatchingRow, Spans
 from .examples import DataError
 from .images import ImageFolder
-from .lines import RecordIndex, numbers_field, place, read_lines, shorten, text_field
+from .lines import RecordIndex, location, numbers_field, read_lines, shorten, text_field
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ def _index(path: Path, wanted: Callable[[_Record], bool], what: str) -> RecordIn
     index, unknown = RecordIndex(path), set()
     for line in read_lines(path):
         if line.text.strip():
-            record = _parse(line.text, place(path, line.number))
+            record = _parse(line.text, location(path, line.number))
             unknown |= record.unknown
             if wanted(record):
                 index.add(line.start, line.length, line.number)

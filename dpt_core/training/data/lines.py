@@ -47,7 +47,7 @@ class RecordIndex:
 
     def where(self, index: int) -> str:
         """File and line of a record, as messages name it."""
-        return place(self.path, self._places[3 * index + 2])
+        return location(self.path, self._places[3 * index + 2])
 
     def read(self, index: int) -> str:
         """The text of a record.
@@ -85,7 +85,7 @@ def require_file(path: Path) -> None:
         raise DataError(f"expected a data file at {path}; there is none. Correct the path")
 
 
-def place(path: Path, line: int) -> str:
+def location(path: Path, line: int) -> str:
     """A file and line as messages name them, e.g. `train.jsonl:17`."""
     return f"{path}:{line}"
 
@@ -142,6 +142,6 @@ def _decode(raw: bytes, path: Path, number: int) -> str:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{place(path, number)}: expected UTF-8 text; got byte 0x{raw[error.start]:02x} at "
+            f"{location(path, number)}: expected UTF-8 text; got byte 0x{raw[error.start]:02x} at "
             f"column {error.start + 1}. Save the file as UTF-8"
         ) from error

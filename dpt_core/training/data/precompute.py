@@ -8,7 +8,6 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from rich.progress import Progress
 from safetensors.torch import save_file
 from torch.utils.data import DataLoader, Dataset
 
@@ -55,6 +54,8 @@ def precompute(
         DataError: an image is missing or broken, or has no finite latent; `folder` holds latents
             of other images, of another size or by another VAE.
     """
+    from rich.progress import Progress
+
     datasets = dataset if isinstance(dataset, Sequence) else [dataset]
     images, mentions = _common_folder(datasets), mentioned_images(*datasets)
     lengths = [images.bytes_of(name, where) for name, where in mentions.items()]

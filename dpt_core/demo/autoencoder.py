@@ -2,43 +2,12 @@
 
 from __future__ import annotations
 
-import random
-
 import torch
 from einops import rearrange
 from torch import nn
 from torch.nn.functional import avg_pool2d
-from torch.utils.data import Dataset
 
-from ...shapes.caption import imagine
-from ...shapes.data import to_tensor
-from ...shapes.scene import BACKGROUND, CANVAS, compose, render
-
-
-class Crops(Dataset):
-    """Square crops around things in random scenes: empty background teaches nothing.
-
-    Args:
-        size: how many.
-        side: of a crop in pixels, a multiple of 16; the whole canvas gives whole pictures.
-        seed: of the scenes.
-    """
-
-    def __init__(self, size: int, side: int = 64, seed: int = 0) -> None:
-        self._size, self._side, self._seed = size, side, seed
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        rng = random.Random(f"crops-{self._seed}-{index}")
-        scene = compose(imagine(rng), rng)
-        thing, half, most = rng.choice(scene), self._side // 2, CANVAS - self._side
-        x, y = (
-            min(max(place + rng.randint(-20, 20) - half, 0), most) for place in (thing.x, thing.y)
-        )
-        return to_tensor(render(scene)[y : y + self._side, x : x + self._side])
-
+from ..shapes.scene import BACKGROUND
 
 POINT = -20.0
 """Logarithm of a variance that is none."""

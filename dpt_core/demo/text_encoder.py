@@ -7,69 +7,16 @@ the end-of-text token and an embedding of the caption's meaning, hard negatives 
 
 from __future__ import annotations
 
-import json
 import math
-import random
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, normalize, one_hot
-from torch.utils.data import Dataset
 
-from ...shapes.caption import (
-    COLOURS,
-    OPPOSITES,
-    SHAPES,
-    SIZES,
-    Caption,
-    Mention,
-    hard_negative,
-    imagine,
-    word,
-)
+from ..shapes.caption import COLOURS, OPPOSITES, SHAPES, SIZES, Caption, Mention
 
-BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 MENTION_WIDTH = 4 + len(COLOURS) + len(SHAPES) + len(SIZES) + 1
-
-
-def train_tokenizer(folder: Path, captions: int = 4000, merges: int = 200) -> None:
-    """Write CLIP's tokenizer with a small vocabulary: bytes, and merges learned from captions."""
-    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
-
-    rng = random.Random(0)
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>", continuing_subword_prefix=""))
-    bpe.normalizer = normalizers.Lowercase()
-    bpe.pre_tokenizer = pre_tokenizers.Split(
-        Regex(r"[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"), "removed", True
-    )
-    trainer = trainers.BpeTrainer(
-        vocab_size=2 * len(alphabet) + merges,
-        end_of_word_suffix="</w>",
-        initial_alphabet=alphabet,
-        show_progress=False,
-    )
-    bpe.train_from_iterator((word(imagine(rng), rng).text for _ in range(captions)), trainer)
-    learned = json.loads(bpe.to_str())["model"]["merges"]
-    vocabulary = [*alphabet, *(f"{letter}</w>" for letter in alphabet)]
-    vocabulary += dict.fromkeys("".join(pair) for pair in learned)
-    vocabulary += [BOS, EOS]
-    folder.mkdir(parents=True, exist_ok=True)
-    ids = {token: place for place, token in enumerate(dict.fromkeys(vocabulary))}
-    (folder / "vocab.json").write_text(json.dumps(ids, ensure_ascii=False))
-    lines = ["#version: 0.2", *(" ".join(pair) for pair in learned)]
-    (folder / "merges.txt").write_text("\n".join(lines) + "\n")
-    (folder / "tokenizer_config.json").write_text(
-        json.dumps(
-            {
-                "tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "bos_token": BOS,
-                "eos_token": EOS, "unk_token": EOS, "pad_token": EOS,
-            },
-            indent=1,
-        )
-    )  # fmt: skip
 
 
 class Meaning(NamedTuple):
@@ -94,20 +41,20 @@ def meaning(captions: list[Caption]) -> Meaning:
         if relation in ("right", "below"):
             relation, order = OPPOSITES[relation], order[::-1]
         kinds.append((None, "left", "above").index(relation))
-        for place, mention in enumerate(order):
-            mentions[row, place] = _numbers(mention)
+        for index, mention in enumerate(order):
+            mentions[row, index] = _numbers(mention)
     return Meaning(mentions, one_hot(torch.tensor(kinds), 3).float())
 
 
 def _numbers(mention: Mention) -> torch.Tensor:
     size = len(SIZES) if mention.size is None else SIZES.index(mention.size)
-    places = (
+    choices = (
         (mention.count - 1, 4),
         (COLOURS.index(mention.colour), len(COLOURS)),
         (SHAPES.index(mention.shape), len(SHAPES)),
         (size, len(SIZES) + 1),
     )
-    return torch.cat([one_hot(torch.tensor(place), of).float() for place, of in places])
+    return torch.cat([one_hot(torch.tensor(index), of).float() for index, of in choices])
 
 
 class MeaningEncoder(nn.Module):
@@ -130,27 +77,6 @@ class MeaningEncoder(nn.Module):
 
 def _mlp(into: int, hidden: int, out: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(into, hidden), nn.GELU(), nn.Linear(hidden, out))
-
-
-class Captions(Dataset):
-    """Captions of the shapes world, each with a hard negative.
-
-    Args:
-        size: how many.
-        seed: of the captions.
-    """
-
-    def __init__(self, size: int, seed: int = 0) -> None:
-        self._size, self._seed = size, seed
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __getitem__(self, index: int) -> tuple[tuple[str, Caption], tuple[str, Caption]]:
-        rng = random.Random(f"captions-{self._seed}-{index}")
-        caption = imagine(rng)
-        negative = hard_negative(caption, rng)
-        return tuple((word(each, rng).text, each) for each in (caption, negative))
 
 
 class TextTask(nn.Module):

@@ -1,4 +1,4 @@
-"""The shapes world as training data: pairs of scenes that differ in one thing."""
+"""The shapes world as training data of the demo model."""
 
 from __future__ import annotations
 
@@ -10,30 +10,24 @@ import torch
 from einops import rearrange
 from torch.utils.data import Dataset
 
-from ..training.base.denoiser import DenoiserExample
+from ..shapes.caption import Caption, hard_negative, imagine, phrase, word
+from ..shapes.pairs import scene_pair
+from ..shapes.scene import CANVAS, compose, render
 from ..training.data.examples import GroundingExample, MatchingExample
-from .caption import Caption, hard_negative, imagine, phrase, word
-from .scene import Scene, compose, render
 
 
-class ScenePair(NamedTuple):
-    """A scene and a hard negative of it, each with its caption in words."""
+class DenoiserExample(NamedTuple):
+    """A latent and two captions.
 
-    caption: Caption
-    text: str
-    scene: Scene
-    wrong_text: str
-    wrong_scene: Scene
+    Attributes:
+        latent: `[4, h, w]`, scaled to unit variance.
+        caption: what the picture shows.
+        wrong: a hard negative.
+    """
 
-
-def scene_pair(seed: int, index: int) -> ScenePair:
-    """Pair `index` of the world with that seed."""
-    rng = random.Random(f"scenes-{seed}-{index}")
-    caption = imagine(rng)
-    wrong = hard_negative(caption, rng)
-    texts = [word(each, rng).text for each in (caption, wrong)]
-    scenes = [compose(each, rng) for each in (caption, wrong)]
-    return ScenePair(caption, texts[0], scenes[0], texts[1], scenes[1])
+    latent: torch.Tensor
+    caption: str
+    wrong: str
 
 
 def to_tensor(picture: np.ndarray) -> torch.Tensor:
@@ -41,7 +35,53 @@ def to_tensor(picture: np.ndarray) -> torch.Tensor:
     return rearrange(torch.from_numpy(picture.copy()), "h w c -> c h w").float() / 127.5 - 1
 
 
-class Scenes(Dataset[torch.Tensor]):
+class Captions(Dataset):
+    """Captions, each with a hard negative: what the text encoder learns from.
+
+    Args:
+        size: how many.
+        seed: of the captions.
+    """
+
+    def __init__(self, size: int, seed: int = 0) -> None:
+        self._size, self._seed = size, seed
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, index: int) -> tuple[tuple[str, Caption], tuple[str, Caption]]:
+        rng = random.Random(f"captions-{self._seed}-{index}")
+        caption = imagine(rng)
+        negative = hard_negative(caption, rng)
+        return tuple((word(each, rng).text, each) for each in (caption, negative))
+
+
+class Crops(Dataset[torch.Tensor]):
+    """Square crops around things in random scenes: empty background teaches nothing.
+
+    Args:
+        size: how many.
+        side: of a crop in pixels, a multiple of 16; the whole canvas gives whole pictures.
+        seed: of the scenes.
+    """
+
+    def __init__(self, size: int, side: int = 64, seed: int = 0) -> None:
+        self._size, self._side, self._seed = size, side, seed
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        rng = random.Random(f"crops-{self._seed}-{index}")
+        scene = compose(imagine(rng), rng)
+        thing, half, most = rng.choice(scene), self._side // 2, CANVAS - self._side
+        x, y = (
+            min(max(centre + rng.randint(-20, 20) - half, 0), most) for centre in (thing.x, thing.y)
+        )
+        return to_tensor(render(scene)[y : y + self._side, x : x + self._side])
+
+
+class PairPictures(Dataset[torch.Tensor]):
     """Both pictures of each pair, `[2, 3, 128, 128]` in [-1, 1]: what latents are made of."""
 
     def __init__(self, size: int, seed: int = 0) -> None:
@@ -55,11 +95,11 @@ class Scenes(Dataset[torch.Tensor]):
         return torch.stack([to_tensor(render(scene)) for scene in (pair.scene, pair.wrong_scene)])
 
 
-class _World(Dataset):
+class _PairDataset(Dataset):
     """Pairs with their pictures, or with their latents in place of pictures.
 
     Args:
-        pictures: `[2, C, h, w]` for each pair: a :class:`Scenes`, or a tensor of latents.
+        pictures: `[2, C, h, w]` for each pair: a :class:`PairPictures`, or a tensor of latents.
         seed: of the scenes.
     """
 
@@ -70,7 +110,7 @@ class _World(Dataset):
         return len(self._pictures)
 
 
-class ShapesDenoising(_World):
+class ShapesDenoising(_PairDataset):
     """Pictures with their caption and a wrong one; both scenes of every pair."""
 
     def __len__(self) -> int:
@@ -83,7 +123,7 @@ class ShapesDenoising(_World):
         return DenoiserExample(self._pictures[index][which].float(), texts[which], texts[1 - which])
 
 
-class ShapesMatching(_World):
+class ShapesMatching(_PairDataset):
     """Matching examples; the random third comes from another pair."""
 
     def __getitem__(self, index: int) -> MatchingExample:
@@ -95,7 +135,7 @@ class ShapesMatching(_World):
         return MatchingExample(images, texts)
 
 
-class ShapesGrounding(_World):
+class ShapesGrounding(_PairDataset):
     """A phrase of each scene's caption with the boxes of all things that it names."""
 
     def __getitem__(self, index: int) -> GroundingExample:

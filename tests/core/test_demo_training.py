@@ -6,12 +6,13 @@ import random
 
 import pytest
 import torch
+from tokenizer_training import train_tokenizer
 
 from dpt_core.demo import model
+from dpt_core.demo.autoencoder import picture_error, whiten
+from dpt_core.demo.datasets import Crops, PairPictures
+from dpt_core.demo.text_encoder import MeaningEncoder, meaning
 from dpt_core.shapes.caption import OPPOSITES, Caption, hard_negative, imagine, same
-from dpt_core.shapes.data import Scenes
-from dpt_core.training.base.autoencoder import Crops, picture_error, whiten
-from dpt_core.training.base.text import MeaningEncoder, meaning, train_tokenizer
 
 
 def test_the_shipped_tokenizer_can_be_remade(tmp_path):
@@ -46,7 +47,7 @@ def test_meanings_differ_where_captions_do():
 def test_whitening_changes_latents_and_no_picture():
     torch.manual_seed(0)
     vae = model.new_vae().eval()
-    pictures = torch.cat([Scenes(4, 1)[index] for index in range(4)])
+    pictures = torch.cat([PairPictures(4, 1)[index] for index in range(4)])
     with torch.no_grad():
         before = vae.decode(vae.encode(pictures).latent_dist.mean).sample
         whiten(vae, pictures, 0.18215)
@@ -60,7 +61,7 @@ def test_whitening_changes_latents_and_no_picture():
 
 
 def test_errors_on_things_weigh_more():
-    picture = Scenes(1, 3)[0][:1]
+    picture = PairPictures(1, 3)[0][:1]
     background = (picture == picture[:, :, :1, :1]).all(1, keepdim=True)
     on_things = picture_error(picture + 0.1 * ~background, picture)["pixels"]
     share = float((~background).float().mean())

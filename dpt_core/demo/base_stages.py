@@ -1,0 +1,95 @@
+"""The stages that make the demo's base model: text encoder, autoencoder, latents, denoiser."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Subset
+
+from ..training.config import LoopConfig
+from ..training.loop import train
+from . import model
+from .autoencoder import AutoencoderTask, whiten
+from .datasets import Captions, Crops, PairPictures, ShapesDenoising
+from .denoiser import DenoiserTask
+from .preview import judged_preview
+from .text_encoder import TextTask
+from .workspace import SEED, Tensors, Workspace, progress
+
+ENDLESS = 10**6
+"""Captions and crops are drawn anew all the time; there are more than any run sees."""
+
+
+def train_text_encoder(space: Workspace) -> Tensors:
+    """The text encoder, on captions and their meanings."""
+    tokenizer = model.load_tokenizer()
+    torch.manual_seed(SEED)
+    task = TextTask(tokenizer, model.new_text_encoder(tokenizer))
+    folder = space.folder / "text_encoder"
+    train(task, Captions(ENDLESS), space.recipe.text_encoder, folder, collate=list)
+    return task.encoder.state_dict()
+
+
+def pretrain_autoencoder(space: Workspace) -> Tensors:
+    """The autoencoder, on crops of 64 pixels."""
+    torch.manual_seed(SEED)
+    task = AutoencoderTask(model.new_vae())
+    folder = space.folder / "autoencoder_pretraining"
+    train(task, Crops(ENDLESS, 64), space.recipe.autoencoder_pretraining, folder)
+    return task.vae.state_dict()
+
+
+def finetune_autoencoder(space: Workspace) -> Tensors:
+    """The same on whole pictures; at the end its latents are whitened."""
+    task = AutoencoderTask(space.load("autoencoder_pretraining", model.new_vae()))
+    folder = space.folder / "autoencoder_finetuning"
+    data = Crops(ENDLESS, 128, SEED + 1)
+    train(task, data, space.recipe.autoencoder_finetuning, folder)
+    sample = PairPictures(space.recipe.sample, SEED + 2)
+    pictures = torch.cat([sample[index] for index in range(len(sample))])
+    whiten(task.vae, pictures, model.LATENT_SCALE)
+    return task.vae.state_dict()
+
+
+def encode_pictures(space: Workspace) -> Tensors:
+    """Latents of both pictures of every pair, `latents` `[pairs, 2, 4, 16, 16]` float16."""
+    vae = space.load("autoencoder_finetuning", model.new_vae()).eval()
+
+    def encode(indices: range) -> Tensors:
+        latents = []
+        loader = DataLoader(Subset(PairPictures(space.recipe.pairs), indices), 32)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            for pictures in progress(loader, "latents"):
+                means = vae.encode(pictures.flatten(0, 1)).latent_dist.mean
+                latents.append((means * model.LATENT_SCALE).unflatten(0, (-1, 2)).half())
+        return {"latents": torch.cat(latents)}
+
+    return space.shared("latents", encode, space.recipe.pairs)
+
+
+def pretrain_denoiser(space: Workspace) -> Tensors:
+    """The UNet, from random weights."""
+    torch.manual_seed(SEED)
+    config = space.recipe.denoiser_pretraining
+    return _train_denoiser(space, model.new_unet(), config, "denoiser_pretraining")
+
+
+def finetune_denoiser(space: Workspace) -> Tensors:
+    """The UNet once more from a high learning rate, in larger batches."""
+    unet = space.load("denoiser_pretraining", model.new_unet())
+    config = space.recipe.denoiser_finetuning
+    return _train_denoiser(space, unet, config, "denoiser_finetuning")
+
+
+def _train_denoiser(space: Workspace, unet: nn.Module, config: LoopConfig, run: str) -> Tensors:
+    recipe = space.recipe
+    backbone = space.backbone(unet.train())
+    backbone.unet.requires_grad_(True)
+    task = DenoiserTask(
+        backbone.unet, lambda texts: backbone.read(texts).context, backbone.scheduler,
+        wrong=recipe.wrong, timestep_skew=recipe.timestep_skew,
+    )  # fmt: skip
+    data = ShapesDenoising(space.tensors("latents")["latents"])
+    preview = judged_preview(backbone, recipe.previews, SEED + 3)
+    train(task, data, config, space.folder / run, collate=list, preview=preview)
+    return task.unet.state_dict()

@@ -1,0 +1,118 @@
+"""The folder in which the demo model is made, and what its stages share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from ..distributed import process_state
+from ..training.backbone import Backbone, PhraseEncoder
+from . import model
+from .datasets import ShapesGrounding, ShapesMatching
+from .recipe import Recipe
+
+SEED = 0
+
+Tensors = dict[str, torch.Tensor]
+
+
+class Workspace:
+    """One folder: a file of tensors for every stage that is done, and the runs of the others.
+
+    Args:
+        folder: made where there is none.
+        recipe: settings.
+    """
+
+    def __init__(self, folder: str | Path, recipe: Recipe | None = None) -> None:
+        self.folder, self.recipe = Path(folder), recipe or Recipe()
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def file(self, stage: str) -> Path:
+        """What a stage makes."""
+        return self.folder / f"{stage}.safetensors"
+
+    def tensors(self, stage: str) -> Tensors:
+        """What a stage has made."""
+        return load_file(self.file(stage))
+
+    def save(self, stage: str, tensors: Tensors) -> None:
+        """Keep what a stage has made, and drop the shares of which it was put together."""
+        write_tensors(tensors, self.file(stage))
+        for share in self.folder.glob(f"{stage}-*-of-*.safetensors"):
+            share.unlink()
+
+    def load(self, stage: str, module: nn.Module) -> nn.Module:
+        """A module with the weights that a stage has made, float32."""
+        module.load_state_dict({key: value.float() for key, value in self.tensors(stage).items()})
+        return module
+
+    def backbone(self, unet: nn.Module) -> Backbone:
+        """The demo's model around a UNet, frozen."""
+        from diffusers import DDPMScheduler
+
+        tokenizer = model.load_tokenizer()
+        text = self.load("text_encoder", model.new_text_encoder(tokenizer))
+        vae = self.load("autoencoder_finetuning", model.new_vae())
+        for part in (unet, vae, text):
+            part.requires_grad_(False).eval()
+        scheduler = DDPMScheduler.from_config(model.SCHEDULER)
+        return Backbone(unet, vae, text, tokenizer, scheduler)
+
+    def trained_backbone(self) -> Backbone:
+        """The demo's model with its trained UNet, frozen."""
+        return self.backbone(self.load("denoiser_finetuning", model.new_unet()))
+
+    def phrase_encoder(self) -> PhraseEncoder:
+        """The demo's text encoder, as the encoder of referring expressions."""
+        tokenizer = model.load_tokenizer()
+        encoder = self.load("text_encoder", model.new_text_encoder(tokenizer))
+        return PhraseEncoder(tokenizer, encoder)
+
+    def examples(self) -> tuple[ShapesMatching, ShapesGrounding]:
+        """Matching and grounding examples."""
+        latents = self.tensors("latents")["latents"]
+        return ShapesMatching(latents), ShapesGrounding(latents)
+
+    def shared(self, stage: str, work: Callable[[range], Tensors], count: int) -> Tensors:
+        """What all processes together make of `count` items, in order; the main one gets it.
+
+        Args:
+            stage: names the shares that are kept until the stage is done.
+            work: makes tensors `[n, ...]` of `n` items, given by their indices.
+            count: how many items there are.
+        """
+        state = process_state()
+        of, rank = state.num_processes, state.process_index
+        shares = [self.folder / f"{stage}-{one}-of-{of}.safetensors" for one in range(of)]
+        if not shares[rank].exists():
+            write_tensors(work(range(rank, count, of)), shares[rank])
+        state.wait_for_everyone()
+        if not state.is_main_process:
+            return {}
+        made = [load_file(share) for share in shares]
+        together = {}
+        for name, first in made[0].items():
+            together[name] = first.new_empty(count, *first.shape[1:])
+            for one, each in enumerate(made):
+                together[name][one::of] = each[name]
+        return together
+
+
+def progress(batches: Any, name: str) -> Any:
+    """A progress bar; of several processes only the main one shows it."""
+    from tqdm.auto import tqdm
+
+    return tqdm(batches, name, disable=not process_state().is_main_process)
+
+
+def write_tensors(tensors: Tensors, path: Path) -> None:
+    """Write a file, complete or not at all."""
+    partial = path.with_suffix(".partial")
+    save_file({key: value.detach().contiguous() for key, value in tensors.items()}, partial)
+    partial.replace(path)

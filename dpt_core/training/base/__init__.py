@@ -1,1 +1,0 @@
-"""Training the demo's base model: text encoder, autoencoder, denoiser."""
