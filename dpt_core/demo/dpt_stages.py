@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Subset
 
 from ..adapter import DiscriminativeAdapter
 from ..checkpoint import Checkpoint, save_checkpoint
+from ..files import write_tensors
 from ..losses import LossWeights
 from ..training.discrimination import (
     CachedFeatures,
@@ -26,7 +27,7 @@ from ..training.lora import add_lora, lora_of
 from ..training.preview import box_preview
 from ..training.whitening import whitened_input
 from . import model
-from .workspace import SEED, Tensors, Workspace, progress, write_tensors
+from .workspace import SEED, Tensors, Workspace, progress
 
 EXPORTED = {
     "unet": "denoiser_finetuning",
@@ -102,7 +103,7 @@ def export(space: Workspace) -> Tensors:
     target.mkdir(exist_ok=True)
     for part, stage in EXPORTED.items():
         tensors = {key: value.half() for key, value in space.tensors(stage).items()}
-        write_tensors(tensors, target / f"{part}.safetensors")
+        write_tensors(target / f"{part}.safetensors", tensors)
     tuned = {key: value.half() for key, value in space.tensors("tuning").items()}
     adapter = DiscriminativeAdapter(model.ADAPTER).half()
     adapter.load_state_dict(_under("adapter.", tuned))

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from ..distributed import process_state
+from ..files import write_tensors
 from ..training.backbone import Backbone, PhraseEncoder
 from . import model
 from .datasets import ShapesGrounding, ShapesMatching
@@ -43,7 +44,7 @@ class Workspace:
 
     def save(self, stage: str, tensors: Tensors) -> None:
         """Keep what a stage has made, and drop the shares of which it was put together."""
-        write_tensors(tensors, self.file(stage))
+        write_tensors(self.file(stage), tensors)
         for share in self.folder.glob(f"{stage}-*-of-*.safetensors"):
             share.unlink()
 
@@ -91,7 +92,7 @@ class Workspace:
         of, rank = state.num_processes, state.process_index
         shares = [self.folder / f"{stage}-{one}-of-{of}.safetensors" for one in range(of)]
         if not shares[rank].exists():
-            write_tensors(work(range(rank, count, of)), shares[rank])
+            write_tensors(shares[rank], work(range(rank, count, of)))
         state.wait_for_everyone()
         if not state.is_main_process:
             return {}
@@ -109,10 +110,3 @@ def progress(batches: Any, name: str) -> Any:
     from tqdm.auto import tqdm
 
     return tqdm(batches, name, disable=not process_state().is_main_process)
-
-
-def write_tensors(tensors: Tensors, path: Path) -> None:
-    """Write a file, complete or not at all."""
-    partial = path.with_suffix(".partial")
-    save_file({key: value.detach().contiguous() for key, value in tensors.items()}, partial)
-    partial.replace(path)
