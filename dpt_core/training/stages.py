@@ -148,8 +148,11 @@ def probe(
     """
     backbone, phrases = _models(model, phrase_encoder, device)
     sizes = {"phrase_width": phrases.width} if phrases else {}
+    taps = unet_taps(backbone.unet.config.block_out_channels)
+    if config.tap not in taps:
+        raise ValueError(f"tap must be one of {', '.join(taps)}; got {config.tap!r}")
     adapter_config = AdapterConfig(
-        in_channels=unet_taps(backbone.unet.config.block_out_channels)[config.tap],
+        in_channels=taps[config.tap],
         text_width=backbone.text_encoder.config.hidden_size,
         tap=config.tap,
         patch=config.patch,
