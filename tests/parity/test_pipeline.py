@@ -1,4 +1,4 @@
-"""Self-correction inside a whole diffusers pipeline, as the README shows it."""
+"""Self-correction inside a whole diffusers pipeline, as docs/python.md shows it."""
 
 from __future__ import annotations
 
