@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+METHOD_VERSION = 2
+"""Of what the method computes. It rises whenever the same weights, settings and seeds give other
+pictures or scores, so that results of two versions are never mixed."""
+
 _HOMES = {
     "adapter": ("AdapterOutput", "DiscriminativeAdapter"),
     "checkpoint": ("Checkpoint", "CheckpointError", "load_checkpoint", "save_checkpoint"),

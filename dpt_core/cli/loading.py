@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from . import say
 
 if TYPE_CHECKING:
-    from ..evaluation.arms import Models
+    from ..evaluation.models import Models
 
 PARTS = ("unet", "vae", "text_encoder", "scheduler")
 
@@ -50,7 +50,7 @@ def demo_models(weights: Path | None, device: str) -> Models:
     say("loading the demo model …")
     from ..demo.load import load_demo
     from ..demo.model import FOLDER
-    from ..evaluation.arms import Models
+    from ..evaluation.models import Models
 
     _quiet()
     demo = load_demo(weights or FOLDER)
@@ -69,7 +69,7 @@ def models_of(model: Path, adapter: Path, device: str, lora: float) -> Models:
         OSError, ValueError: a file is missing, damaged or of another model.
     """
     from ..checkpoint import load_checkpoint
-    from ..evaluation.arms import Models
+    from ..evaluation.models import Models
 
     checkpoint = load_checkpoint(adapter)  # first: it is the smaller file
     return Models.of(load_pipeline(model, device), checkpoint, device, lora)

@@ -13,7 +13,7 @@ from ..correction import CUSTOM, PRESETS, Correction
 from ..evaluation import defaults
 
 if TYPE_CHECKING:
-    from ..evaluation.arms import Measure
+    from ..evaluation.models import Measure
     from ..generation import Sampling
 
 Natural = Annotated[int, Parameter(validator=Number(gte=0))]
@@ -125,6 +125,6 @@ class MeasureOptions:
 
     def measure(self, **more: Any) -> Measure:
         """The settings of the core."""
-        from ..evaluation.arms import Measure
+        from ..evaluation.models import Measure
 
         return Measure(self.timestep, self.draws, **more)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..shapes.pairs import TRAINING_PAIRS
 from ..training.config import LoopConfig
 
 
@@ -25,7 +26,7 @@ class Recipe:
             denoiser_finetuning, probing, tuning: optimisation of the stages.
     """
 
-    pairs: int = 20480
+    pairs: int = TRAINING_PAIRS
     sample: int = 256
     previews: int = 24
     wrong: float = 0.05

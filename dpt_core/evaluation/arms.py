@@ -1,22 +1,26 @@
-"""Arms: ways of drawing the same prompts from the same seeds."""
+"""The ways of drawing that are compared, by name: the arms of an evaluation."""
 
 from __future__ import annotations
 
-import copy
-import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch import nn
 
-from ..adapter import DiscriminativeAdapter
-from ..checkpoint import Checkpoint
+from ..correction import PRESETS, Correction
 from ..generation import Sampling, generate
-from ..lora import merge_lora
-from ..reading import DRAWS, TIMESTEP, alignment_scores
+from .models import Measure, Models
+
+STANDARD = ("base", "self-correction", "lora", "both")
+"""The arms of the published comparison, the base first."""
+
+JOINT = "+"
+"""Between the parts of an arm's name."""
+
+ALIASES = {"both": ("self-correction+lora", "+ both")}
+"""Name → the name it stands for, and its title."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class Arm:
         sampling: how.
         lora: with the checkpoint's LoRA.
         candidates: pictures drawn per prompt, of which the best by score is kept; ≥ 1.
+        adapter: the adapter chooses between candidates; otherwise the model's own denoising error.
     """
 
     name: str
@@ -36,77 +41,126 @@ class Arm:
     sampling: Sampling
     lora: bool = False
     candidates: int = 1
+    adapter: bool = True
 
 
-@dataclass(frozen=True)
-class Measure:
-    """How finished pictures are scored; see :func:`~dpt_core.reading.alignment_scores`.
-
-    Attributes:
-        timestep, draws, seed: as there.
-        lora: the adapter reads the model with its LoRA, with which it was tuned. All arms are
-            measured alike.
-    """
-
-    timestep: int = TIMESTEP
-    draws: int = DRAWS
-    seed: int = 0
-    lora: bool = True
-
-
-@dataclass(frozen=True)
-class Models:
-    """A pipeline with and without the LoRA, and the adapter.
+class Ways(NamedTuple):
+    """What names of arms leave open.
 
     Attributes:
-        plain: a diffusers pipeline.
-        tuned: the same with the LoRA merged; only the UNet is a copy.
-        adapter: the adapter, on the same device.
+        sampling: of all arms; its correction is that of the arm *self-correction*.
+        candidates: of the arm *best-of* without a number.
     """
 
-    plain: Any
-    tuned: Any
-    adapter: DiscriminativeAdapter
+    sampling: Sampling
+    candidates: int = 0
 
-    @classmethod
-    def of(
-        cls, pipeline: Any, checkpoint: Checkpoint, device: str = "cpu", lora: float = 1.0
-    ) -> Models:
-        """Put a checkpoint on a pipeline.
 
-        Args:
-            pipeline: a diffusers pipeline; it is moved to the device.
-            checkpoint: adapter and LoRA; without a LoRA `tuned` is `plain`.
-            device: where to compute.
-            lora: strength of the LoRA.
+class Part(NamedTuple):
+    """Part of an arm's name.
 
-        Raises:
-            ValueError: the LoRA does not fit the UNet.
-        """
-        pipeline, adapter = pipeline.to(device), checkpoint.adapter.to(device)
-        if not checkpoint.lora or not lora:
-            return cls(pipeline, pipeline, adapter)
-        unet = copy.deepcopy(pipeline.unet)
-        merge_lora(unet, checkpoint.lora, lora)
-        tuned = copy.copy(pipeline)
-        tuned.register_modules(unet=unet)
-        return cls(pipeline, tuned, adapter)
+    Attributes:
+        title: for people; a number in the name stands in its braces.
+        change: from an arm, the ways and the number, None where there is none, to the arm with it.
+        numbered: whether the name has a number at its end; None where it may.
+    """
 
-    def pipeline(self, lora: bool) -> Any:
-        """The pipeline with or without the LoRA."""
-        return self.tuned if lora else self.plain
+    title: str
+    change: Callable[[Arm, Ways, float | None], Arm]
+    numbered: bool | None = False
 
-    def score(self, pictures: np.ndarray, prompts: Sequence[str], measure: Measure) -> np.ndarray:
-        """Alignment scores `[N]` of pictures `[N, H, W, 3]` uint8."""
-        return alignment_scores(
-            self.pipeline(measure.lora), self.adapter, pictures, prompts,
-            measure.timestep, measure.draws, measure.seed,
-        ).numpy()  # fmt: skip
 
-    def fingerprint(self) -> str:
-        """Tells weights apart: a digest of every tensor that a picture depends on."""
-        plain, tuned = self.plain, self.tuned
-        return fingerprint(plain.unet, tuned.unet, plain.vae, plain.text_encoder, self.adapter)
+def _corrected(arm: Arm, correction: Correction | None) -> Arm:
+    return replace(arm, sampling=replace(arm.sampling, correction=correction))
+
+
+def _preset(name: str) -> Part:
+    return Part(f"+ {name}", lambda arm, ways, _: _corrected(arm, PRESETS[name]))
+
+
+PARTS: dict[str, Part] = {
+    "base": Part("base", lambda arm, ways, _: arm),
+    "self-correction": Part(
+        "+ self-correction", lambda arm, ways, _: _corrected(arm, ways.sampling.correction)
+    ),
+    **{name: _preset(name) for name in PRESETS},
+    "lora": Part("+ LoRA", lambda arm, ways, _: replace(arm, lora=True)),
+    "guidance": Part(
+        "guidance {:g}",
+        lambda arm, ways, scale: replace(arm, sampling=replace(arm.sampling, guidance=scale)),
+        numbered=True,
+    ),
+    "steps": Part(
+        "{:g} steps",
+        lambda arm, ways, steps: replace(arm, sampling=replace(arm.sampling, steps=int(steps))),
+        numbered=True,
+    ),
+    "best-of": Part(
+        "best of {:g}",
+        lambda arm, ways, number: replace(arm, candidates=int(number or ways.candidates)),
+        numbered=None,
+    ),
+    "zero-shot": Part(
+        "best of {:g} without adapter",
+        lambda arm, ways, number: replace(arm, candidates=int(number), adapter=False),
+        numbered=True,
+    ),
+}
+"""Parts that names of arms consist of. A new one is available in every command at once."""
+
+HELP = (
+    "base, self-correction, lora, both, a preset, best-of-N, guidance-X, steps-N, zero-shot-N, or "
+    "several joined by +, as in balanced+lora"
+)
+"""Names of arms, for people."""
+
+
+def arm_of(name: str, ways: Ways) -> Arm:
+    """The arm of a name: parts joined by +, each of them one of :data:`PARTS`.
+
+    Raises:
+        ValueError: there is no such part, or a number is missing, unwanted or out of range.
+    """
+    spelled, title = ALIASES.get(name, (name, None))
+    arm, titles = Arm(name, "", ways.sampling.plain), []
+    for word in spelled.split(JOINT):
+        part, number = _part(word, name)
+        if number is not None and number < 1:
+            raise ValueError(f"numbers in an arm's name must be at least 1; got {name!r}")
+        arm = part.change(arm, ways, number)
+        titles.append(part.title.format(number or arm.candidates))
+    if arm.candidates < 1:
+        raise ValueError(f"say how many candidates {name!r} chooses from, as in best-of-4")
+    return replace(arm, title=title or " ".join(titles))
+
+
+def choose_arms(names: Sequence[str], ways: Ways, lora: bool = True) -> tuple[Arm, ...]:
+    """Arms by name, in the order of the names.
+
+    Args:
+        names: the first is what the others are compared with.
+        ways: what names leave open.
+        lora: whether the checkpoint has a LoRA.
+
+    Raises:
+        ValueError: there is no such arm, it stands there twice, or it needs what there is not.
+    """
+    arms = tuple(arm_of(name, ways) for name in names)
+    if doubled := [name for place, name in enumerate(names) if name in names[:place]]:
+        raise ValueError(f"every arm is drawn once; got {doubled[0]!r} twice")
+    if not lora and (tuned := [arm.name for arm in arms if arm.lora]):
+        raise ValueError(f"the checkpoint has no LoRA: leave out the arm {tuned[0]!r}")
+    return arms
+
+
+def _part(word: str, name: str) -> tuple[Part, float | None]:
+    """A part of a name, and the number at its end."""
+    found = re.fullmatch(r"(.+?)(?:-(\d+(?:\.\d+)?))?", word)
+    part = PARTS.get(found[1]) if found else None
+    number = float(found[2]) if found and found[2] else None
+    if part is None or part.numbered not in (None, number is not None):
+        raise ValueError(f"the arms are {HELP}; got {name!r}")
+    return part, number
 
 
 class Drawn(NamedTuple):
@@ -116,57 +170,13 @@ class Drawn(NamedTuple):
         pictures: `[N, H, W, 3]` uint8.
         seeds: what each was drawn from.
         curves: `[S, N]` alignment scores at the corrected steps; S may be 0.
-        candidates: `[K, N]` scores of all candidates, or None where there was no choice.
+        candidates: `[K, N]` what all candidates were chosen by, or None where there was no choice.
     """
 
     pictures: np.ndarray
     seeds: list[int]
     curves: np.ndarray
     candidates: np.ndarray | None
-
-
-def fingerprint(*modules: nn.Module) -> str:
-    """A digest of all tensors of modules, 16 hexadecimal digits."""
-    digest = hashlib.sha256()
-    for module in modules:
-        for key, tensor in module.state_dict().items():
-            digest.update(key.encode())
-            digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()[:16]
-
-
-def standard_arms(corrected: Sampling, candidates: int) -> tuple[Arm, ...]:
-    """The arms of the published comparison, the base first.
-
-    Args:
-        corrected: sampling with self-correction.
-        candidates: of the arm that chooses by score.
-    """
-    plain = corrected.plain
-    return (
-        Arm("base", "base", plain),
-        Arm("self-correction", "+ self-correction", corrected),
-        Arm("lora", "+ LoRA", plain, lora=True),
-        Arm("both", "+ both", corrected, lora=True),
-        best_of(plain, candidates),
-    )
-
-
-def choose_arms(arms: Sequence[Arm], names: Sequence[str]) -> tuple[Arm, ...]:
-    """Arms by name, in the order of the names; all of them where there are no names.
-
-    Raises:
-        ValueError: there is no such arm.
-    """
-    known = {arm.name: arm for arm in arms}
-    if unknown := [name for name in names if name not in known]:
-        raise ValueError(f"the arms are {', '.join(known)}; got {unknown[0]!r}")
-    return tuple(known[name] for name in names or known)
-
-
-def best_of(plain: Sampling, candidates: int) -> Arm:
-    """The base model, drawing more and keeping the best by our score."""
-    return Arm("best-of", f"best of {candidates}", plain, candidates=candidates)
 
 
 def draw(
@@ -180,12 +190,13 @@ def draw(
     Raises:
         ValueError: see :func:`~dpt_core.generation.generate`.
     """
+    score = models.score if arm.adapter else models.score_without_adapter
     pipeline, runs, scores = models.pipeline(arm.lora), [], []
     for candidate in range(arm.candidates):
         shifted = [seed + candidate for seed in seeds]
         runs.append(generate(pipeline, prompts, shifted, arm.sampling, models.adapter))
         if arm.candidates > 1:
-            scores.append(models.score(runs[-1].pictures, prompts, measure))
+            scores.append(score(runs[-1].pictures, prompts, measure))
     if arm.candidates == 1:
         return Drawn(runs[0].pictures, list(seeds), runs[0].scores, None)
     best = np.argmax(scores, axis=0)

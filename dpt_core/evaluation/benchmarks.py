@@ -15,12 +15,13 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import overload
 
 from ..training.data.examples import DataError
 from ..training.data.lines import RecordIndex, read_lines, require_file, text_field
 from . import defaults
-from .prompts import Prompt, shapes_prompts
+from .prompts import Prompt, Source
+from .shapes import HELD_OUT, shapes_source
 
 CC_500, ABC_6K, COCO_NSS1K, SHAPES = SOURCES = ("cc-500", "abc-6k", "coco-nss1k", "shapes")
 
@@ -69,8 +70,8 @@ class FilePrompts(Sequence[Prompt]):
     Attributes:
         source: name of the benchmark, or of the file.
         texts: the prompts.
-        category: from a prompt's place to what its figures are grouped by.
-        group: from a prompt's place to a number; prompts that share it are drawn from one seed.
+        category: from a prompt's index to what its figures are grouped by.
+        group: from a prompt's index to a number; prompts that share it are drawn from one seed.
         seed: from which every prompt's own is derived.
         count: how many of the prompts, from the first one.
     """
@@ -90,25 +91,14 @@ class FilePrompts(Sequence[Prompt]):
     @overload
     def __getitem__(self, index: slice) -> list[Prompt]: ...
     def __getitem__(self, index: int | slice) -> Prompt | list[Prompt]:
-        places = range(self.count)[index]
-        return self._prompt(places) if isinstance(places, int) else list(map(self._prompt, places))
+        indices = range(self.count)[index]
+        return (
+            self._prompt(indices) if isinstance(indices, int) else list(map(self._prompt, indices))
+        )
 
-    def _prompt(self, place: int) -> Prompt:
-        rng = random.Random(f"{self.source}-{self.seed}-{self.group(place)}")
-        return Prompt(place, self.texts[place], self.category(place), rng.randrange(2**31))
-
-
-@dataclass(frozen=True)
-class Source:
-    """Prompts and how to tell them from others.
-
-    Attributes:
-        prompts: the prompts.
-        about: name, count, seed and digest of the file, as JSON values.
-    """
-
-    prompts: Sequence[Prompt]
-    about: dict[str, Any]
+    def _prompt(self, index: int) -> Prompt:
+        rng = random.Random(f"{self.source}-{self.seed}-{self.group(index)}")
+        return Prompt(index, self.texts[index], self.category(index), rng.randrange(2**31))
 
 
 def open_prompts(
@@ -129,8 +119,7 @@ def open_prompts(
     if limit is not None and limit < 1:
         raise ValueError(f"the limit must be at least 1; got {limit}")
     if source == SHAPES:
-        prompts = shapes_prompts("held-out", limit or defaults.PROMPTS)
-        return Source(prompts, {"source": SHAPES, "count": len(prompts)})
+        return shapes_source(HELD_OUT, limit or defaults.PROMPTS)
     file = _file(source, path)
     opened = _open(source, file)
     number = len(opened.texts)
@@ -188,9 +177,9 @@ def _open(source: str, file: Path) -> _Opened:
                 f"{file}: expected captions each followed by its swapped twin, an even number of "
                 f"lines; got {len(texts)}. Use the published file"
             )
-        return _Opened(source, texts, lambda place: TWINS[place % 2], lambda place: place // 2)
+        return _Opened(source, texts, lambda index: TWINS[index % 2], lambda index: index // 2)
     name = source if source in FILES else file.stem
-    return _Opened(name, texts, lambda place: name)
+    return _Opened(name, texts, lambda index: name)
 
 
 def _nss1k(file: Path) -> _Opened:
@@ -206,8 +195,8 @@ def _nss1k(file: Path) -> _Opened:
             "category; got something else. Use the published file"
         )
     captions = [
-        text_field(entry, "captions", f"{file}: [{place}]").strip()
-        for place, entry in enumerate(entries)
+        text_field(entry, "captions", f"{file}: [{index}]").strip()
+        for index, entry in enumerate(entries)
     ]
     names, ends = list(NSS1K), list(itertools.accumulate(NSS1K.values()))
-    return _Opened(COCO_NSS1K, captions, lambda place: names[bisect.bisect(ends, place)])
+    return _Opened(COCO_NSS1K, captions, lambda index: names[bisect.bisect(ends, index)])

@@ -11,15 +11,18 @@ from typing import NamedTuple
 import numpy as np
 from torch import nn
 
-from .arms import fingerprint
 from .metrics import blip_scores, clip_scores, load_blip, load_clip, load_inception
 from .metrics.inception import check_inception
 from .metrics.local import check_model
+from .models import fingerprint
 from .passes import Scorer, reference_files
 from .tables import Column
 
 ALIGNMENT = Column("score", "alignment score ×100")
-HOLDS = Column("holds", "caption holds, %", share=True)
+JUDGED = (
+    Column("holds", "caption holds", share=True),
+    Column("malformed", "malformed shapes", share=True),
+)
 INCEPTION = "inception"
 
 

@@ -15,7 +15,7 @@ from ..generation import Sampling, generate
 from ..reading import watching_scores
 from ..shapes.caption import Caption
 from ..shapes.judge import Verdict, judge
-from .arms import Models
+from .models import Models
 
 COLOURS = ("tab:gray", "tab:blue")
 """Of the curves, plain and with DPT."""

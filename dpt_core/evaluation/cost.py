@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ..generation import Sampling
-from .arms import Arm, Measure, Models, best_of, draw
+from .arms import Arm, Ways, arm_of, draw
+from .models import Measure, Models
 
 
 def work(models: Models, arm: Arm, prompt: str, measure: Measure) -> int:
@@ -23,8 +24,8 @@ def work(models: Models, arm: Arm, prompt: str, measure: Measure) -> int:
 
 def equal_candidates(models: Models, corrected: Sampling, prompt: str, measure: Measure) -> int:
     """How many candidates cost about what one corrected picture costs; at least 2."""
-    pair = best_of(corrected.plain, 2)
-    budget = work(models, Arm("corrected", "", corrected), prompt, measure)
+    one, pair = (arm_of(name, Ways(corrected)) for name in ("self-correction", "best-of-2"))
+    budget = work(models, one, prompt, measure)
     return max(2, round(2 * budget / work(models, pair, prompt, measure)))
 
 

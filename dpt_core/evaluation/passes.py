@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from ..files import complete
 from ..png import read_picture
 from .arms import Arm
 from .metrics.inception import inception_outputs
@@ -18,7 +20,7 @@ from .prompts import Prompt
 from .run import DIGITS, RunFolder, Task, missing
 
 Scorer = Callable[[Sequence[np.ndarray], Sequence[str]], Mapping[str, np.ndarray]]
-"""From `N` pictures `[H, W, 3]` uint8 and their prompts to columns `[N]`."""
+"""From `N` pictures `[H, W, 3]` uint8 and their prompts to columns `[N]`, or `[N, K]`."""
 
 REFERENCE = "reference"
 """The name of the real pictures, in place of an arm's."""
@@ -71,8 +73,8 @@ def score_pictures(
         columns = scorer(pictures, [prompt.text for prompt in chosen])
         folder.write_rows(over, batch, [
             {"index": prompt.index}
-            | {name: round(float(values[place]), DIGITS) for name, values in columns.items()}
-            for place, prompt in enumerate(chosen)
+            | {name: _rounded(values[row]) for name, values in columns.items()}
+            for row, prompt in enumerate(chosen)
         ])  # fmt: skip
         progress(len(chosen))
 
@@ -97,8 +99,8 @@ def extract_features(
         outputs = inception_outputs(extractor, [read_picture(path) for path in chosen])
         for kind, values in outputs._asdict().items():
             path = _features(folder, over, kind, batch)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            np.save(path, values)
+            with complete(path) as partial, partial.open("wb") as file:
+                np.save(file, values)
         folder.write_rows(over, batch, [{"pictures": len(chosen)}])
         progress(len(chosen))
 
@@ -113,16 +115,16 @@ class PictureFiles(Sequence[Path]):
     """Where an arm's pictures are, in order of the prompts; nothing is listed."""
 
     def __init__(self, folder: RunFolder, arm: Arm, count: int) -> None:
-        self._folder, self._arm, self._places = folder, arm, range(count)
+        self._folder, self._arm, self._indices = folder, arm, range(count)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._indices)
 
     def __getitem__(self, index: Any) -> Any:
-        places = self._places[index]
-        if isinstance(places, int):
-            return self._folder.picture(self._arm, places)
-        return [self._folder.picture(self._arm, place) for place in places]
+        chosen = self._indices[index]
+        if isinstance(chosen, int):
+            return self._folder.picture(self._arm, chosen)
+        return [self._folder.picture(self._arm, each) for each in chosen]
 
 
 def reference_files(folder: str | Path) -> list[Path]:
@@ -142,9 +144,14 @@ def reference_files(folder: str | Path) -> list[Path]:
 
 
 def column(folder: RunFolder, task: Task, name: str) -> np.ndarray:
-    """Values `[N]` of a column of rows, in order of the prompts."""
-    return np.array([row[name] for row in folder.rows(task)])
+    """Values `[N]` of a column of rows, in order of the prompts; NaN where there is none."""
+    values = [row[name] for row in folder.rows(task)]
+    return np.array([math.nan if value is None else value for value in values])
 
 
 def _features(folder: RunFolder, over: Pass, kind: str, batch: int) -> Path:
     return folder.path / "features" / over.name / f"{batch:05d}.{kind}.npy"
+
+
+def _rounded(value: Any) -> Any:
+    return np.round(np.asarray(value, float), DIGITS).tolist()

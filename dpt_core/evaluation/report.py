@@ -1,114 +1,147 @@
-"""What a run found: figures, a table and a chart."""
+"""The files of an evaluation: figures, tables, charts and a page. Times are in one of them only, so
+that the others are the same whoever and how many computed them."""
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .arms import Arm
+from ..files import complete, json_line, write_json, write_text
+from .discrimination import Answers
 from .page import page
-from .run import RunFolder, write_text
-from .statistics import Estimate, paired_difference, separation, share
-from .tables import Column
-from .words import ALL, markdown, table
+from .separation import READERS
+from .summary import DISTANCE, Findings, summarise
+from .tables import ALL, Column, arm_table, latex_table, markdown_table, reader_table
+
+TIMES = "timings.json"
+
+NOTE = (
+    "{number} prompts, the same seeds in every arm. In brackets: 95% intervals; second lines: "
+    "difference to the first row, prompt by prompt. Cost: floating point operations relative to "
+    "the first row."
+)
 
 
-def summarise(folder: RunFolder, arms: Sequence[Arm], costs: dict[str, int]) -> dict[str, Any]:
-    """The figures of a run, as JSON values.
-
-    Args:
-        folder: where the run is.
-        arms: the first is what the others are compared with.
-        costs: floating point operations per picture, by the arm's name.
-
-    Returns:
-        `arms`: per arm its cost and seconds per picture relative to the first arm's, and for each
-        category and all together the share of pictures where the caption holds and its paired
-        difference to the first arm; `separation`: how the score tells the first arm's right
-        pictures from wrong ones.
-    """
-    rows = [sorted(folder.rows(arm), key=lambda row: row["index"]) for arm in arms]
-    held = [np.array([row["holds"] for row in each], bool) for each in rows]
-    categories = np.array([row["category"] for row in rows[0]])
-    groups = {name: categories == name for name in dict.fromkeys(categories.tolist())}
-    groups[ALL] = np.ones(len(categories), bool)
-    base = folder.seconds(arms[0])
-    found = []
-    for arm, each in zip(arms, held, strict=True):
-        seconds = folder.seconds(arm)
-        found.append({
-            "name": arm.name,
-            "title": arm.title,
-            "cost": costs[arm.name] / costs[arms[0].name],
-            "time": seconds / base if seconds and base else None,
-            "groups": {
-                name: {
-                    "share": share(each[chosen])._asdict(),
-                    "difference": paired_difference(each[chosen], held[0][chosen])._asdict(),
-                }
-                for name, chosen in groups.items()
-            },
-        })  # fmt: skip
-    scores = np.array([row["score"] for row in rows[0]])
-    return {"arms": found, "separation": _known(separation(scores, held[0]))}
-
-
-def write_report(
-    folder: RunFolder, arms: Sequence[Arm], costs: dict[str, int], title: str, **more: Any
-) -> dict[str, Any]:
-    """Write what a finished run found: `rows.jsonl`, `results.json`, `table.md`, `chart.png` and
-    `index.html`.
+def write_report(found: Findings, title: str, adapter: Answers | None = None) -> dict[str, Any]:
+    """Write `rows.jsonl`, `results.json`, `table.md`, `table.tex`, `chart.png` and `index.html`,
+    and how long pictures took to `timings.json`.
 
     Args:
-        folder, arms, costs: see :func:`summarise`.
+        found: what was found.
         title: of the page.
-        more: further figures for `results.json`; with `adapter`, for the table too.
+        adapter: what the adapter itself can do, where that was asked.
 
     Returns:
         The figures.
     """
-    results = summarise(folder, arms, costs) | more
-    rows = (json.dumps(row) + "\n" for arm in arms for row in folder.rows(arm))
-    write_text(folder.path / "rows.jsonl", "".join(rows))
-    write_text(folder.path / "results.json", json.dumps(results, indent=2) + "\n")
-    write_text(folder.path / "table.md", markdown(results))
-    summary = [row[:-1] for row in table(results)]  # without times
-    names = [name for name in results["arms"][0]["groups"] if name != ALL]
-    write_text(folder.path / "index.html", page(
-        folder, arms, summary, [Column("score", "score", scale=1)], title, categories=names
+    results, path = summarise(found), found.folder.path
+    rows = (json_line(row) for arm in found.arms for row in found.rows(arm))
+    write_text(path / "rows.jsonl", rows)
+    write_json(path / "results.json", results)
+    headings = {"": arm_table(results, found.columns)}
+    if reading := reader_table(results, READERS):
+        headings["The first row's pictures, read at several noise levels"] = reading
+    if adapter is not None:
+        results["adapter"] = adapter.results
+        headings[f"The adapter: {adapter.notes[0]}"] = adapter.rows
+    categories = [name for name in results["arms"][0]["groups"] if name != ALL]
+    headings |= {name: arm_table(results, found.columns, name) for name in categories}
+    write_text(path / "table.md", "\n".join([
+        *(f"## {name}\n\n" * bool(name) + markdown_table(rows) for name, rows in headings.items()),
+        "\n".join([*notes(results), *found.skipped]) + "\n",
+    ]))  # fmt: skip
+    write_text(path / "table.tex", "\n".join(
+        f"% {name}\n" * bool(name) + latex_table(rows) for name, rows in headings.items()
     ))  # fmt: skip
-    chart(results, folder.path / "chart.png")
+    write_text(path / "index.html", page(found, headings[""], title, categories))
+    chart(results, found.columns[0], path / "chart.png")
+    write_json(path / TIMES, {"seconds per picture": times_of(found)})
     return results
 
 
-def chart(results: dict[str, Any], path: Path) -> None:
-    """Draw the shares of every arm by category, with their intervals, as a PNG."""
-    from matplotlib.figure import Figure
+def times_of(found: Findings) -> dict[str, float | None]:
+    """Seconds per picture by the arm's name; None where they are not known."""
+    return {arm.name: found.folder.seconds(arm) for arm in found.arms}
 
+
+def notes(results: dict[str, Any]) -> list[str]:
+    """What is to be said below the tables."""
+    lines = [NOTE.format(number=results["prompts"]["count"])]
+    if results.get("separation") is not None:
+        lines.append(
+            "The score tells the first row's right pictures from wrong ones: AUC "
+            f"{results['separation']:.3f}."
+        )
+    if "readers" in results:
+        lines.append(
+            "AUC: how often a right picture scores above a wrong one; second lines: the adapter's "
+            "less that of the model's own denoising error."
+        )
+    if DISTANCE in results["sets"]:
+        lines.append(
+            "Between seeds: root mean square difference of two pictures of a prompt at 32 pixels."
+        )
+    if set(results["sets"]) - {DISTANCE}:
+        lines.append("FID and IS have no interval; IS: mean and deviation of its splits.")
+    return lines
+
+
+def chart(results: dict[str, Any], column: Column, path: Path) -> None:
+    """Draw the means of a metric of every arm by category, with their intervals, as a PNG."""
     names, arms = list(results["arms"][0]["groups"]), results["arms"]
-    figure = Figure(figsize=(10, 4.5), dpi=120, layout="constrained")
-    axes = figure.add_subplot(ylabel="caption holds, %", ylim=(0, 100))
+    figure = _figure(10, 4.5)
+    unit = {"ylabel": f"{column.title}, %", "ylim": (0, 100)} if column.share else {
+        "ylabel": column.title
+    }  # fmt: skip
+    axes = figure.add_subplot(**unit)
     width = 0.8 / len(arms)
-    for place, arm in enumerate(arms):
-        shares = [Estimate(**arm["groups"][name]["share"]) for name in names]
-        values = 100 * np.array([each.value for each in shares])
-        below = 100 * np.array([each.value - each.low for each in shares])
-        above = 100 * np.array([each.high - each.value for each in shares])
-        at = np.arange(len(names)) + (place - (len(arms) - 1) / 2) * width
-        errors = np.clip((below, above), 0, None)
+    for index, arm in enumerate(arms):
+        values, errors = _bars([arm["groups"][name][column.name]["mean"] for name in names], column)
+        at = np.arange(len(names)) + (index - (len(arms) - 1) / 2) * width
         axes.bar(at, values, 0.9 * width, yerr=errors, capsize=2, label=arm["title"])
     axes.set_xticks(range(len(names)), names)
     axes.grid(axis="y", alpha=0.3)
     axes.set_axisbelow(True)
     figure.legend(loc="outside upper center", ncols=min(len(arms), 4), frameon=False)
-    figure.savefig(path)
+    _save(figure, path)
 
 
-def _known(value: float) -> float | None:
-    """NaN is no JSON."""
-    return None if math.isnan(value) else value
+def cost_chart(results: dict[str, Any], column: Column, path: Path) -> None:
+    """Draw the mean of a metric of every arm against its cost, as a PNG."""
+    from matplotlib import colormaps
+
+    figure = _figure(9, 6)
+    axes = figure.add_subplot(xlabel="cost, plain = 1", ylabel=f"{column.title}, %")
+    colours = colormaps["viridis"](np.linspace(0, 0.9, len(results["arms"])))
+    for arm, colour in zip(results["arms"], colours, strict=True):
+        values, errors = _bars([arm["groups"][ALL][column.name]["mean"]], column)
+        axes.errorbar(
+            arm["cost"], values, yerr=errors, fmt="o", capsize=3, label=arm["title"], color=colour
+        )
+    axes.grid(alpha=0.3)
+    columns = 1 + len(results["arms"]) // 25
+    figure.legend(loc="outside right upper", frameon=False, fontsize=8, ncols=columns)
+    _save(figure, path)
+
+
+def _bars(means: Sequence[dict[str, float]], column: Column) -> tuple[np.ndarray, np.ndarray]:
+    """Values `[N]` and how far their intervals reach down and up `[2, N]`, as they are shown."""
+    value, low, high = (
+        column.scale * np.array([mean[key] for mean in means], float)
+        for key in ("value", "low", "high")
+    )
+    return value, np.clip((value - low, high - value), 0, None)
+
+
+def _figure(width: float, height: float) -> Any:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=120, layout="constrained")
+
+
+def _save(figure: Any, path: Path) -> None:
+    with complete(path) as partial:
+        figure.savefig(partial, format="png")

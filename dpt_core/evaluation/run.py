@@ -17,12 +17,15 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from .. import METHOD_VERSION
+from ..files import json_line, write_json, write_text
 from ..png import save_png
-from .arms import Arm, Drawn, Measure, Models, draw
+from .arms import Arm, Drawn, draw
+from .models import Measure, Models
 from .processes import ALONE, Share
 from .prompts import Prompt
 
-Verdict = Callable[[np.ndarray, Prompt], dict[str, Any]]
+Judge = Callable[[np.ndarray, Prompt], dict[str, Any]]
 """From a picture `[H, W, 3]` uint8 and its prompt to what a row says about it."""
 
 Item = TypeVar("Item")
@@ -56,11 +59,13 @@ class RunFolder:
         arms: the arms, or other tasks; others may have been run before and stay.
 
     Raises:
-        ValueError: the folder holds a run with other settings.
+        ValueError: the folder holds a run with other settings, or of another version of the
+            method.
     """
 
     def __init__(self, path: str | Path, settings: dict[str, Any], arms: Sequence[Task]) -> None:
-        self.path, self.settings = Path(path), json.loads(json.dumps(settings))
+        self.path = Path(path)
+        self.settings = json.loads(json.dumps(settings | {"method": METHOD_VERSION}))
         self.path.mkdir(parents=True, exist_ok=True)
         known = self._read_settings()
         wanted = {arm.name: json.loads(json.dumps(asdict(arm))) for arm in arms}
@@ -70,7 +75,7 @@ class RunFolder:
             _refuse_change(old["arms"][name], wanted[name], self.path, f"arm {name}: ")
         merged = {"settings": old["settings"], "arms": old["arms"] | wanted}
         if merged != known:  # so that of many processes only the first one writes
-            write_text(self.path / SETTINGS, json.dumps(merged, indent=2) + "\n")
+            write_json(self.path / SETTINGS, merged)
 
     def picture(self, arm: Arm, index: int) -> Path:
         """Where the picture of a prompt is."""
@@ -92,15 +97,13 @@ class RunFolder:
         """
         how = json.dumps({"arm": asdict(arm), "run": self.settings})
         for row, picture in zip(rows, pictures, strict=True):
-            path = self.picture(arm, row["index"])
-            path.parent.mkdir(parents=True, exist_ok=True)
             about = {"prompt": row["caption"], "seed": str(row["seed"]), "dpt": how}
-            save_png(picture, path, about)
+            save_png(picture, self.picture(arm, row["index"]), about)
         self.write_rows(arm, batch, rows)
 
     def write_rows(self, arm: Task, batch: int, rows: Iterable[dict[str, Any]]) -> None:
         """Keep the rows of a batch, with which it is done."""
-        write_text(self.part(arm, batch), (json.dumps(row) + "\n" for row in rows))
+        write_text(self.part(arm, batch), map(json_line, rows))
 
     def rows(self, arm: Task) -> Iterator[dict[str, Any]]:
         """Rows of an arm's finished batches, by prompt."""
@@ -112,7 +115,7 @@ class RunFolder:
         """Keep how long a batch took to draw."""
         note = {"arm": arm.name, "batch": batch, "pictures": pictures, "seconds": seconds}
         with (self.path / TIMINGS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(note) + "\n")
+            file.write(json_line(note))
 
     def seconds(self, arm: Arm) -> float | None:
         """Median seconds per picture over an arm's batches, or None where none is known."""
@@ -140,7 +143,7 @@ def run(
     arms: Sequence[Arm],
     prompts: Sequence[Prompt],
     folder: RunFolder,
-    verdict: Verdict,
+    judge: Judge,
     measure: Measure,
     batch_size: int,
     progress: Callable[[Arm, int], None] = lambda arm, pictures: None,
@@ -152,7 +155,7 @@ def run(
         models: what draws.
         arms, prompts: every prompt is drawn in every arm.
         folder: where to.
-        verdict: what a row says about a picture besides its score.
+        judge: what a row says about a picture besides its score.
         measure: how pictures are scored.
         batch_size: pictures drawn together.
         progress: called with the arm and the number of pictures that were added.
@@ -163,14 +166,14 @@ def run(
         start = time.perf_counter()
         drawn = draw(models, arm, texts, [prompt.seed for prompt in chosen], measure)
         seconds = time.perf_counter() - start
-        if drawn.candidates is None:
-            scores = models.score(drawn.pictures, texts, measure)
-        else:
+        if drawn.candidates is not None and arm.adapter:
             scores = drawn.candidates.max(axis=0)
+        else:
+            scores = models.score(drawn.pictures, texts, measure)
         rows = [
-            _row(arm, prompt, drawn, place, float(scores[place]))
-            | verdict(drawn.pictures[place], prompt)
-            for place, prompt in enumerate(chosen)
+            _row(arm, prompt, drawn, index, float(scores[index]))
+            | judge(drawn.pictures[index], prompt)
+            for index, prompt in enumerate(chosen)
         ]
         folder.write(arm, batch, rows, drawn.pictures)
         folder.note_time(arm, batch, len(rows), seconds)
@@ -201,28 +204,19 @@ def missing(
                 yield arm, batch, prompts[start : start + batch_size]
 
 
-def write_text(path: Path, text: str | Iterable[str]) -> None:
-    """Write a file, of one text or of pieces, completely or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.writelines([text] if isinstance(text, str) else text)
-    partial.replace(path)
-
-
-def _row(arm: Arm, prompt: Prompt, drawn: Drawn, place: int, score: float) -> dict[str, Any]:
+def _row(arm: Arm, prompt: Prompt, drawn: Drawn, index: int, score: float) -> dict[str, Any]:
     """What is known of one picture before anyone judges it."""
     row = {
         "arm": arm.name,
         "index": prompt.index,
         "caption": prompt.text,
         "category": prompt.category,
-        "seed": drawn.seeds[place],
+        "seed": drawn.seeds[index],
         "score": round(score, DIGITS),
-        "curve": _rounded(drawn.curves[:, place]),
+        "curve": _rounded(drawn.curves[:, index]),
     }
     if drawn.candidates is not None:
-        row["candidates"] = _rounded(drawn.candidates[:, place])
+        row["candidates"] = _rounded(drawn.candidates[:, index])
     return row
 
 
@@ -242,6 +236,11 @@ def _refuse_change(old: dict, new: dict, path: Path, what: str) -> None:
     # In JSON a tuple is a list.
     old, new = (_flat(json.loads(json.dumps(each))) for each in (old, new))
     changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+    if "method" in changed:
+        raise ValueError(
+            f"{path} holds a run of version {old.get('method')} of the method, this is version "
+            f"{new['method']}, which gives other results: choose another folder"
+        )
     if changed:
         listed = ", ".join(f"{key} {old.get(key)} → {new.get(key)}" for key in changed)
         raise ValueError(

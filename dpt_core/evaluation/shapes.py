@@ -1,145 +1,108 @@
-"""The comparison in the shapes world, where whether a caption holds can be computed."""
+"""Prompts of the shapes world, where whether a picture shows what they say can be computed."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, NamedTuple
+import itertools
+import random
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
 
 import numpy as np
 
-from ..correction import Correction
-from ..generation import Sampling
+from ..shapes.caption import CATEGORIES, OPPOSITES, Caption, imagine, word
 from ..shapes.judge import judge
-from . import defaults
-from .arms import Arm, Measure, Models, choose_arms, standard_arms
-from .cost import equal_candidates, work
-from .processes import ALONE, Share
-from .prompts import Prompt, shapes_prompts
-from .run import RunFolder, run, write_text
+from ..shapes.pairs import TRAINING_PAIRS, TRAINING_SEED, pair_captions
+from .prompts import Prompt, Source
 
-COSTS = "costs.json"
+HELD_OUT, TUNING, FINAL, COMBINATIONS = SPLITS = ("held-out", "tuning", "final", "combinations")
+"""Development looks at *held-out*, settings are chosen on *tuning*, and *final* is for the figures
+that are reported: its pictures are drawn for nothing else. They are fresh draws, not unseen
+captions: many stand word for word in the training pairs. *combinations* has only captions whose
+combination no training pair has, see :func:`combination`."""
 
-
-@dataclass(frozen=True)
-class Comparison:
-    """What is compared.
-
-    Attributes:
-        split: of the prompts, see :func:`~dpt_core.evaluation.prompts.shapes_prompts`.
-        prompts: how many.
-        sampling: of the arms that correct themselves; the others sample alike, without.
-        measure: how pictures are scored.
-        candidates: of the arm that chooses; 0 for as many as cost what self-correction costs.
-        batch_size: pictures drawn together; part of what makes a picture, up to rounding.
-        arms: names of the arms to draw, the first to compare with; none for all there are.
-    """
-
-    split: str = "held-out"
-    prompts: int = defaults.PROMPTS
-    sampling: Sampling = field(
-        default_factory=lambda: Sampling(defaults.STEPS, defaults.GUIDANCE, Correction())
-    )
-    measure: Measure = field(default_factory=Measure)
-    candidates: int = 0
-    batch_size: int = defaults.BATCH_SIZE
-    arms: tuple[str, ...] = ()
+TRIES = 2000
+"""Captions that are drawn to find one whose combination was not trained."""
 
 
-class Prepared(NamedTuple):
-    """A run that is ready to go.
+def shapes_source(split: str, count: int, seeds: int = 1) -> Source:
+    """Captions of the shapes world, its categories in turn.
 
-    Attributes:
-        folder: where to.
-        arms: the base first.
-        prompts: what is drawn.
-        costs: floating point operations per picture, by the arm's name.
-    """
+    They are drawn by seeds that no training uses.
 
-    folder: RunFolder
-    arms: tuple[Arm, ...]
-    prompts: list[Prompt]
-    costs: dict[str, int]
-
-
-def prepare(models: Models, path: str | Path, comparison: Comparison) -> Prepared:
-    """Open the folder of a comparison and find out what its arms cost.
+    Args:
+        split: one of :data:`SPLITS`.
+        count: how many captions, ≥ 1; more begin with the same ones.
+        seeds: pictures per caption, ≥ 1, from seeds of their own; with more than one, how far they
+            are apart can be told.
 
     Raises:
-        ValueError: the folder holds a run with other settings, a setting is out of range, or there
-            is no such arm.
+        ValueError: no such split, or a number below 1.
     """
-    prompts = shapes_prompts(comparison.split, comparison.prompts)
-    candidates = comparison.candidates or _equal_candidates(models, path, comparison)
-    arms = choose_arms(standard_arms(comparison.sampling, candidates), comparison.arms)
-    return open_run(models, path, arms, prompts, comparison)
+    if split not in SPLITS:
+        raise ValueError(f"split must be one of {', '.join(SPLITS)}; got {split!r}")
+    if count < 1 or seeds < 1:
+        raise ValueError(f"prompts and seeds must be at least 1; got {count} and {seeds}")
+    prompts: list[Prompt] = []
+    for caption, rng in itertools.islice(_captions(split), count):
+        text, first = word(caption, rng).text, rng.randrange(2**31)
+        for seed in [first, *(rng.randrange(2**31) for _ in range(seeds - 1))]:
+            prompts.append(Prompt(len(prompts), text, caption.category, seed, caption))
+    about = {"source": "shapes", "split": split, "count": count, "seeds": seeds}
+    return Source(prompts, about, judged=True)
 
 
-def open_run(
-    models: Models,
-    path: str | Path,
-    arms: Sequence[Arm],
-    prompts: list[Prompt],
-    comparison: Comparison,
-) -> Prepared:
-    """As :func:`prepare`, for any arms; the first is what the others are compared with."""
-    settings = {
-        "split": comparison.split,
-        "prompts": comparison.prompts,
-        "batch_size": comparison.batch_size,
-        "measure": asdict(comparison.measure),
-        "device": models.plain.device.type,
-        "weights": models.fingerprint(),
-    }
-    folder = RunFolder(path, settings, arms)
-    return Prepared(folder, tuple(arms), prompts, _costs(models, folder, arms, comparison.measure))
+def combination(caption: Caption) -> tuple[Any, ...]:
+    """What a caption puts together: its things (number, colour, shape and stated size) and their
+    relation, whatever the order and the wording. "A right of b" is "b left of a"."""
+    things = tuple((m.count, m.colour, m.shape, m.size or "") for m in caption.mentions)
+    relation = caption.relation
+    if relation in ("right", "below"):
+        things, relation = things[::-1], OPPOSITES[relation]
+    return (relation, *things) if relation else (None, *sorted(things))
 
 
-def carry_out(
-    models: Models,
-    prepared: Prepared,
-    comparison: Comparison,
-    progress: Callable[[Arm, int], None] = lambda arm, pictures: None,
-    share: Share = ALONE,
-) -> None:
-    """Draw and judge what is missing; see :func:`~dpt_core.evaluation.run.run`."""
-    folder, arms, prompts, _ = prepared
-    run(
-        models, arms, prompts, folder, shapes_verdict,
-        comparison.measure, comparison.batch_size, progress, share,
-    )  # fmt: skip
+@cache
+def trained_combinations() -> frozenset[tuple[Any, ...]]:
+    """Combinations of all captions in the demo model's training pairs, the hard negatives' too:
+    the model is trained on their pictures as well. Takes some seconds."""
+    found = set()
+    for index in range(TRAINING_PAIRS):
+        found |= set(map(combination, pair_captions(TRAINING_SEED, index)))
+    return frozenset(found)
+
+
+@cache
+def untrained_categories() -> tuple[str, ...]:
+    """Categories where some combination was not trained. In 20480 pairs every relation of two
+    things occurs."""
+    rng = random.Random("untrained")
+    return tuple(name for name in CATEGORIES if _untrained(rng, name) is not None)
 
 
 def shapes_verdict(picture: np.ndarray, prompt: Prompt) -> dict[str, Any]:
-    """Whether a prompt's caption holds, and what fails."""
+    """Whether a prompt's caption holds, what fails, and whether a shape or colour is malformed:
+    something in the picture that is no known shape, or of no known colour."""
     verdict = judge(picture, prompt.caption)
-    return {"holds": verdict.holds, "failures": list(verdict.failures)}
+    malformed = any(thing.shape is None or thing.colour is None for thing in verdict.found)
+    return {
+        "holds": verdict.holds, "failures": list(verdict.failures), "malformed": malformed,
+    }  # fmt: skip
 
 
-def _equal_candidates(models: Models, path: str | Path, comparison: Comparison) -> int:
-    """Counted once per folder: it costs a few pictures."""
-    known = _read_costs(Path(path))
-    if "candidates" not in known:
-        prompt = shapes_prompts(comparison.split, 1)[0].text
-        found = equal_candidates(models, comparison.sampling, prompt, comparison.measure)
-        known["candidates"] = found
-        write_text(Path(path) / COSTS, json.dumps(known, indent=2) + "\n")
-    return known["candidates"]
+def _captions(split: str) -> Iterator[tuple[Caption, random.Random]]:
+    """Captions without end, each with what its wording and seeds are drawn from."""
+    categories = untrained_categories() if split == COMBINATIONS else CATEGORIES
+    for index in itertools.count():
+        rng, category = random.Random(f"{split}-{index}"), categories[index % len(categories)]
+        if split != COMBINATIONS:
+            yield imagine(rng, category), rng
+        elif (caption := _untrained(rng, category)) is not None:
+            yield caption, rng
 
 
-def _costs(
-    models: Models, folder: RunFolder, arms: Sequence[Arm], measure: Measure
-) -> dict[str, int]:
-    known = _read_costs(folder.path)
-    for arm in arms:
-        if arm.name not in known:
-            known[arm.name] = work(models, arm, "a red circle", measure)
-    write_text(folder.path / COSTS, json.dumps(known, indent=2) + "\n")
-    return {arm.name: known[arm.name] for arm in arms}
-
-
-def _read_costs(path: Path) -> dict[str, int]:
-    file = path / COSTS
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+def _untrained(rng: random.Random, category: str) -> Caption | None:
+    """A caption whose combination was not trained, or None where none is found."""
+    drawn = (imagine(rng, category) for _ in range(TRIES))
+    trained = trained_combinations()
+    return next((caption for caption in drawn if combination(caption) not in trained), None)

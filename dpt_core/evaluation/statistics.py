@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 CONFIDENCE = 0.95
 RESAMPLES = 9999
+AREA_RESAMPLES = 2000
 
 
 class Estimate(NamedTuple):
@@ -29,7 +31,7 @@ class Estimate(NamedTuple):
 NOTHING = Estimate(math.nan, math.nan, math.nan, 0)
 
 
-def share(held: np.ndarray) -> Estimate:
+def proportion(held: np.ndarray) -> Estimate:
     """Share of trues, with Wilson's interval.
 
     Args:
@@ -109,3 +111,41 @@ def separation(scores: np.ndarray, right: np.ndarray) -> float:
     if not good.size or not bad.size:
         return math.nan
     return float(mannwhitneyu(good, bad).statistic / (good.size * bad.size))
+
+
+def separation_estimate(
+    scores: np.ndarray, right: np.ndarray, over: np.ndarray | None = None
+) -> Estimate:
+    """Area under the ROC curve with its bootstrap interval, or what it is above another's.
+
+    Pictures are resampled, by a fixed seed.
+
+    Args:
+        scores, right: see :func:`separation`.
+        over: `[N]` scores of the same pictures, whose area is subtracted.
+
+    Returns:
+        Nothing to count where all pictures are right, or all wrong.
+    """
+    right = np.asarray(right, bool)
+    if right.all() or not right.any():
+        return NOTHING
+    compared = [np.asarray(scores, float)] + ([] if over is None else [np.asarray(over, float)])
+    chosen = np.random.default_rng(0).integers(0, len(right), (AREA_RESAMPLES, len(right)))
+    resampled = _areas([each[chosen] for each in compared], right[chosen])
+    value = _areas([each[None] for each in compared], right[None])[0]
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.nanquantile(resampled, (tail, 1 - tail))
+    return Estimate(float(value), float(low), float(high), len(right))
+
+
+def _areas(scores: Sequence[np.ndarray], right: np.ndarray) -> np.ndarray:
+    """Areas `[R]` of the first of scores `[R, N]`, less those of the second if there is one."""
+    from scipy.stats import rankdata
+
+    good = right.sum(1)
+    pairs = np.where(good * (right.shape[1] - good) > 0, good * (right.shape[1] - good), np.nan)
+    first, *others = (
+        ((rankdata(each, axis=1) * right).sum(1) - good * (good + 1) / 2) / pairs for each in scores
+    )
+    return first - others[0] if others else first

@@ -14,7 +14,6 @@ from tiny_metrics import TinyInception, load_tiny_inception
 
 from dpt_core.demo.load import CHECKPOINT
 from dpt_core.evaluation import catalogue, passes
-from dpt_core.evaluation.arms import Models
 from dpt_core.evaluation.metrics import (
     blip_contrastive,
     blip_matching,
@@ -25,6 +24,7 @@ from dpt_core.evaluation.metrics import (
     load_blip,
     load_clip,
 )
+from dpt_core.evaluation.models import Models
 from dpt_core.evaluation.run import RunFolder
 from dpt_core.evaluation.tables import latex_table, markdown_table
 from dpt_core.reading import alignment_scores
@@ -73,7 +73,7 @@ def test_a_run_killed_twice_equals_an_unbroken_one(
         drawn.append((arm.name, batch))
         write(self, arm, batch, rows, pictures)
         if len(drawn) == 4:  # the pictures are there, one of them in part; the rows are not
-            self.part(arm, batch).rename(self.part(arm, batch).with_suffix(".partial"))
+            self.part(arm, batch).rename(self.part(arm, batch).with_suffix(".jsonl.partial"))
             with self.picture(arm, rows[0]["index"]).open("r+b") as file:
                 file.truncate(100)
             raise Killed
@@ -164,7 +164,7 @@ def test_the_report_shows_every_metric(unbroken):
         assert title in heading
     assert lines[0].count("[") == 4 and lines[1].count("[") == 8
     latex = (unbroken / "table.tex").read_text()
-    assert latex.count(r"\\") == 1 + 1 + 3 * 2 and latex.startswith(r"\begin{tabular}{lrrrrrr}")
+    assert latex.count(r"\\") == 1 + 1 + 3 * 2 and latex.startswith(r"\begin{tabular}{lrrrrrrr}")
     page = (unbroken / "index.html").read_text()
     assert page.count('loading="lazy"') == 12 and 'src="pictures/both/00002.png"' in page
     assert page.count('<option value="score:') == 16

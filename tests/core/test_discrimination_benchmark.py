@@ -13,8 +13,8 @@ from PIL import Image
 
 from dpt_core.demo.load import CHECKPOINT
 from dpt_core.diffusers import text_vectors
-from dpt_core.evaluation.arms import Models
-from dpt_core.evaluation.discrimination_benchmark import Asked, _hits, _matched, open_matching
+from dpt_core.evaluation.discrimination import Asked, _hits, _matched, open_matching
+from dpt_core.evaluation.models import Models
 from dpt_core.evaluation.run import RunFolder
 from dpt_core.reading import encode_pixels
 

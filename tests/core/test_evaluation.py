@@ -2,31 +2,57 @@
 
 import json
 import math
+import shutil
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from benchmark_runs import Killed, in_two_processes, invoke
+from benchmark_runs import Killed, contents, in_two_processes, invoke
 from demo_files import write_model_folder, write_random_demo
 from PIL import Image
 
+from dpt_core import METHOD_VERSION
 from dpt_core.correction import PRESETS
 from dpt_core.demo.load import CHECKPOINT, load_demo
 from dpt_core.diffusers import text_vectors
-from dpt_core.evaluation.adapter_metrics import Probe, adapter_metrics, unique_phrase
-from dpt_core.evaluation.arms import Arm, Measure, Models, best_of, draw, standard_arms
+from dpt_core.evaluation.arms import STANDARD, Arm, Ways, arm_of, choose_arms, draw
+from dpt_core.evaluation.catalogue import ALIGNMENT, JUDGED
 from dpt_core.evaluation.cost import equal_candidates, work
-from dpt_core.evaluation.prompts import shapes_prompts
+from dpt_core.evaluation.discrimination import (
+    Asked,
+    answer,
+    open_answers,
+    scene_questions,
+    write_answers,
+)
+from dpt_core.evaluation.models import Measure, Models
+from dpt_core.evaluation.processes import Processes
 from dpt_core.evaluation.report import write_report
 from dpt_core.evaluation.run import RunFolder, run
-from dpt_core.evaluation.shapes import shapes_verdict
-from dpt_core.evaluation.statistics import paired_difference, separation, share
+from dpt_core.evaluation.scenes import unique_phrase
+from dpt_core.evaluation.shapes import (
+    COMBINATIONS,
+    SPLITS,
+    combination,
+    shapes_source,
+    shapes_verdict,
+    trained_combinations,
+)
+from dpt_core.evaluation.statistics import (
+    paired_difference,
+    proportion,
+    separation,
+    separation_estimate,
+)
+from dpt_core.evaluation.summary import Findings, Scored
 from dpt_core.evaluation.sweep import sweep_arms
+from dpt_core.evaluation.zero_shot import denoising_errors
 from dpt_core.generation import Sampling, generate
-from dpt_core.reading import alignment_scores, watching_scores
+from dpt_core.reading import alignment_scores, encode_pictures, watching_scores
 from dpt_core.shapes.caption import CATEGORIES, parse
 from dpt_core.shapes.pairs import scene_pair
 
@@ -34,7 +60,7 @@ PUBLISHED = replace(PRESETS["published"], strength=5.0)
 STEPS = Sampling(steps=2, guidance=4.0, correction=PUBLISHED)
 PLAIN = Sampling(steps=2, guidance=4.0)
 MEASURE = Measure(draws=1)
-COSTS = dict.fromkeys(("base", "self-correction", "lora", "both", "best-of"), 1)
+COSTS = dict.fromkeys((*STANDARD, "best-of"), 1)
 
 
 @pytest.fixture(scope="module")
@@ -54,13 +80,13 @@ def models(weights):
 
 
 def test_share_has_wilsons_interval():
-    found = share(np.array([True] * 8 + [False] * 2))
+    found = proportion(np.array([True] * 8 + [False] * 2))
     z = 1.959964
     centre = (0.8 + z**2 / 20) / (1 + z**2 / 10)
     reach = z / (1 + z**2 / 10) * math.sqrt(0.8 * 0.2 / 10 + z**2 / 400)
     assert found == pytest.approx((0.8, centre - reach, centre + reach, 10), abs=1e-6)
-    assert share(np.zeros(9, bool))[:2] == (0, 0)
-    assert math.isnan(share(np.array([], bool)).value)
+    assert proportion(np.zeros(9, bool))[:2] == (0, 0)
+    assert math.isnan(proportion(np.array([], bool)).value)
 
 
 def test_paired_difference_looks_at_pairs():
@@ -78,6 +104,20 @@ def test_paired_difference_looks_at_pairs():
         paired_difference(base, base[:3])
 
 
+def test_separation_has_an_interval_and_a_gain():
+    rng = np.random.default_rng(1)
+    right = np.arange(300) % 3 == 0
+    good, chance = right + rng.normal(size=300), rng.normal(size=300)
+    found = separation_estimate(good, right)
+    assert found.value == pytest.approx(separation(good, right)) and found.number == 300
+    assert 0.03 < found.high - found.low < 0.15 and found.low < found.value < found.high
+    gain = separation_estimate(good, right, over=chance)
+    assert gain.value == pytest.approx(separation(good, right) - separation(chance, right))
+    assert gain.low > 0
+    assert separation_estimate(good, right, over=good)[:3] == (0, 0, 0)
+    assert math.isnan(separation_estimate(good, np.ones(300, bool)).value)
+
+
 def test_separation_counts_ordered_pairs():
     right = np.array([False, False, True, True])
     assert separation(np.array([0.1, 0.4, 0.35, 0.8]), right) == 0.75
@@ -89,14 +129,77 @@ def test_separation_counts_ordered_pairs():
 
 
 def test_prompts_are_balanced_fixed_and_of_their_split():
-    prompts = shapes_prompts("held-out", 30)
+    prompts = shapes_source("held-out", 30).prompts
     assert Counter(prompt.category for prompt in prompts) == dict.fromkeys(CATEGORIES, 10)
-    assert shapes_prompts("held-out", 12) == prompts[:12]
+    assert shapes_source("held-out", 12).prompts == prompts[:12]
     assert all(parse(prompt.text) == prompt.caption for prompt in prompts)
-    other = shapes_prompts("tuning", 30)
-    assert not {prompt.seed for prompt in prompts} & {prompt.seed for prompt in other}
+    seeds = [
+        {prompt.seed for prompt in shapes_source(split, 30).prompts}
+        for split in SPLITS
+        if split != COMBINATIONS
+    ]
+    assert len(set.union(*seeds)) == sum(map(len, seeds)) == 90
     with pytest.raises(ValueError, match="held-out, tuning"):
-        shapes_prompts("training", 3)
+        shapes_source("training", 3)
+
+
+def test_several_seeds_of_a_prompt_begin_with_its_own():
+    once, thrice = (shapes_source("final", 4, seeds).prompts for seeds in (1, 3))
+    assert [prompt.text for prompt in thrice[::3]] == [prompt.text for prompt in once]
+    assert [prompt.seed for prompt in thrice[::3]] == [prompt.seed for prompt in once]
+    assert [prompt.index for prompt in thrice] == list(range(12))
+    assert len({prompt.seed for prompt in thrice}) == 12
+
+
+def test_a_combination_ignores_order_and_wording():
+    left = parse("a red circle left of a blue square")
+    assert combination(left) == combination(parse("a blue square to the right of a red circle"))
+    assert combination(left) != combination(parse("a blue square left of a red circle"))
+    counts = parse("two red circles and a blue cross"), parse("a blue cross and two red circles")
+    assert combination(counts[0]) == combination(counts[1]) != combination(parse("a blue cross"))
+    assert combination(parse("a small red cross")) != combination(parse("a red cross"))
+
+
+def test_combinations_are_those_that_no_training_pair_has(monkeypatch):
+    from dpt_core.evaluation import shapes
+
+    monkeypatch.setattr(shapes, "TRAINING_PAIRS", 400)
+    for cached in (trained_combinations, shapes.untrained_categories):
+        cached.cache_clear()
+    pairs = [scene_pair(0, index) for index in range(400)]
+    texts = [text for pair in pairs for text in (pair.text, pair.wrong_text)]
+    trained = {combination(parse(text)) for text in texts}
+    assert trained == trained_combinations()
+    prompts = shapes_source(COMBINATIONS, 12).prompts
+    assert len(prompts) == 12
+    assert not {combination(prompt.caption) for prompt in prompts} & trained
+    others = shapes_source("final", 60).prompts
+    assert any(combination(prompt.caption) in trained for prompt in others)
+    for cached in (trained_combinations, shapes.untrained_categories):
+        cached.cache_clear()
+
+
+def test_names_of_arms_have_parts():
+    ways = Ways(replace(STEPS, guidance=2.5), 3)
+    arm = arm_of("guidance-4.5+balanced+lora", ways)
+    assert arm.sampling == Sampling(2, 4.5, PRESETS["balanced"]) and arm.lora
+    assert arm.title == "guidance 4.5 + balanced + LoRA"
+    for name, correction in PRESETS.items():
+        assert arm_of(name, ways).sampling == Sampling(2, 2.5, correction)
+    assert arm_of("both", ways).sampling.correction == PUBLISHED and arm_of("both", ways).lora
+    assert arm_of("steps-40", ways).sampling == Sampling(40, 2.5)
+    assert arm_of("best-of", ways).candidates == 3
+    zero = arm_of("zero-shot-4", ways)
+    assert (zero.candidates, zero.adapter, zero.title) == (4, False, "best of 4 without adapter")
+    for wrong in ("other", "guidance", "base-2", "balanced+", "steps-0", "lora-2"):
+        with pytest.raises(ValueError, match="arm"):
+            arm_of(wrong, ways)
+    with pytest.raises(ValueError, match="best-of-4"):
+        arm_of("best-of", Ways(PLAIN))
+    with pytest.raises(ValueError, match="no LoRA: leave out the arm 'balanced.lora'"):
+        choose_arms(["base", "balanced+lora"], ways, lora=False)
+    with pytest.raises(ValueError, match="'base' twice"):
+        choose_arms(["base", "lora", "base"], ways)
 
 
 def test_tuned_model_is_a_copy(models):
@@ -106,9 +209,13 @@ def test_tuned_model_is_a_copy(models):
     assert models.tuned.vae is models.plain.vae
 
 
+def best_of_two():
+    return arm_of("best-of-2", Ways(PLAIN))
+
+
 def test_best_of_keeps_the_highest_score(models):
     prompts, seeds = ["a red circle", "a blue square"], [5, 50]
-    arm = best_of(PLAIN, 3)
+    arm = arm_of("best-of-3", Ways(PLAIN))
     drawn = draw(models, arm, prompts, seeds, MEASURE)
     assert drawn.candidates.shape == (3, 2)
     for place, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
@@ -124,13 +231,41 @@ def test_best_of_keeps_the_highest_score(models):
 
 def test_of_equal_scores_the_first_candidate_wins(models, monkeypatch):
     monkeypatch.setattr(Models, "score", lambda self, pictures, *_: np.zeros(len(pictures)))
-    assert draw(models, best_of(PLAIN, 2), ["a red circle"], [5], MEASURE).seeds == [5]
+    assert draw(models, best_of_two(), ["a red circle"], [5], MEASURE).seeds == [5]
+
+
+def test_without_adapter_the_smallest_error_wins(models):
+    prompts, seeds = ["a red circle", "a blue square"], [5, 50]
+    drawn = draw(models, arm_of("zero-shot-2", Ways(PLAIN)), prompts, seeds, MEASURE)
+    for index, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
+        errors = []
+        for candidate in range(2):
+            picture = generate(models.plain, [prompt], [seed + candidate], PLAIN).pictures
+            errors.append(denoising_errors(models.plain, picture, [prompt], (500,), 1).item())
+        assert drawn.candidates[:, index] == pytest.approx([-error for error in errors], rel=1e-2)
+        assert drawn.seeds[index] == seed + int(np.argmin(errors))
+
+
+def test_denoising_errors_are_those_of_the_training_loss(models):
+    picture = np.random.default_rng(0).integers(0, 256, (1, 128, 128, 3), np.uint8)
+    found = denoising_errors(models.plain, picture, ["a red circle"], (300, 700), 1, seed=3)
+    scheduler, unet = models.plain.scheduler, models.plain.unet
+    with torch.no_grad():
+        latent = encode_pictures(models.plain, picture)
+        noise = torch.randn(1, *latent.shape[1:], generator=torch.Generator().manual_seed(3))
+        context = models.plain.encode_prompt(["a red circle"], "cpu", 1, False)[0]
+        for error, level in zip(found[:, 0], (300, 700), strict=True):
+            step = torch.tensor([level])
+            noisy = scheduler.add_noise(latent, noise, step)
+            target = scheduler.get_velocity(latent, noise, step)  # the demo predicts v
+            expected = (unet(noisy, step, context).sample - target).square().mean().item()
+            assert error == pytest.approx(expected, rel=1e-4)
 
 
 def test_work_adds_up(models):
     plain, corrected = Arm("a", "", PLAIN), Arm("b", "", STEPS)
     once, more, two = (
-        work(models, arm, "a red circle", MEASURE) for arm in (plain, corrected, best_of(PLAIN, 2))
+        work(models, arm, "a red circle", MEASURE) for arm in (plain, corrected, best_of_two())
     )
     assert once < more < two and two > 2 * once
     assert equal_candidates(models, STEPS, "a red circle", MEASURE) == 2
@@ -218,35 +353,39 @@ def test_a_unique_phrase_names_one_thing():
         assert boxes == [found.box]
 
 
-def test_adapter_figures_do_not_depend_on_the_batch(models):
-    options = {"scenes": 5, "timesteps": (300, 700)}
-    whole = adapter_metrics(models.tuned, models.adapter, Probe(**options))
-    parts = adapter_metrics(models.tuned, models.adapter, Probe(**options, batch_size=2))
+def adapter_figures(models, path, batch_size, limit=5):
+    asked = Asked((300, 500, 700), batch_size=batch_size)
+    data = scene_questions(limit)
+    folder = open_answers(models, path, asked, list(data), Processes())
+    answer(models, folder, asked, data)
+    return write_answers(folder, asked, list(data))
+
+
+def test_adapter_figures_do_not_depend_on_the_batch(models, tmp_path):
+    whole = adapter_figures(models, tmp_path / "whole", 8).results
+    parts = adapter_figures(models, tmp_path / "parts", 2).results
     assert whole == parts
-    assert whole["text"]["each"].keys() == {300, 500, 700}
-    assert whole["text"]["at"]["number"] == 5 and whole["scenes"] == 5
-    assert whole["phrases_generalised"]["mean"] <= whole["phrases"]["mean"]
+    figures = whole["sides"]["lora"]
+    assert figures["text"]["at"].keys() == {300, 500, 700}
+    assert figures["text"]["at"][500]["number"] == 5 and whole["examples"]["matching"] == 5
+    assert figures["phrases_generalised"]["mean"]["value"] <= figures["phrases"]["mean"]["value"]
 
 
 # Runs
 
 
+def standard_arms(sampling):
+    return choose_arms(tuple(COSTS), Ways(sampling, 2))
+
+
 def evaluate(models, path, stop=None):
-    arms = standard_arms(STEPS, 2)
-    prompts = shapes_prompts("held-out", 3)
+    arms, source = standard_arms(STEPS), shapes_source("held-out", 3)
     folder = RunFolder(path, {"prompts": 3}, arms)
-    run(models, arms, prompts, folder, shapes_verdict, MEASURE, 2, stop or (lambda *_: None))
-    write_report(folder, arms, COSTS, "test")
+    judged = shapes_verdict
+    run(models, arms, source.prompts, folder, judged, MEASURE, 2, stop or (lambda *_: None))
+    scored = [Scored(column) for column in (*JUDGED, ALIGNMENT)]
+    write_report(Findings(folder, arms, source, COSTS, scored), "test")
     return folder
-
-
-def contents(path):
-    kept = {"timings.jsonl", "results.json", "table.md", "index.html", "chart.png"}  # hold times
-    return {
-        str(file.relative_to(path)): file.read_bytes()
-        for file in path.rglob("*")
-        if file.is_file() and file.name not in kept
-    }
 
 
 @pytest.fixture(scope="module")
@@ -263,7 +402,7 @@ def test_a_killed_run_goes_on_to_the_same_files(models, unbroken, tmp_path, monk
         calls.append(arm.name)
         if len(calls) == 4:  # the pictures are there, one of them in part; the rows are not
             write(self, arm, batch, rows, pictures)
-            self.part(arm, batch).rename(self.part(arm, batch).with_suffix(".partial"))
+            self.part(arm, batch).rename(self.part(arm, batch).with_suffix(".jsonl.partial"))
             with self.picture(arm, rows[0]["index"]).open("r+b") as file:
                 file.truncate(100)
             raise Killed
@@ -300,7 +439,7 @@ def test_the_report_can_be_read(unbroken):
     results = json.loads((unbroken / "results.json").read_text())
     assert results["separation"] is None  # random weights draw nothing right
     assert [arm["name"] for arm in results["arms"]] == list(COSTS)
-    assert results["arms"][0]["groups"]["all"]["share"]["number"] == 3
+    assert results["arms"][0]["groups"]["all"]["holds"]["mean"]["number"] == 3
     assert "| base | 0.0% [0, 79] |" in (unbroken / "table.md").read_text()
     page = (unbroken / "index.html").read_text()
     for index in range(3):
@@ -312,7 +451,36 @@ def test_other_settings_need_another_folder(models, unbroken):
     with pytest.raises(ValueError, match="other settings .*prompts 3 → 4"):
         RunFolder(unbroken, {"prompts": 4}, [])
     with pytest.raises(ValueError, match="arm .*sampling.correction.strength 5.0 → None"):
-        RunFolder(unbroken, {"prompts": 3}, standard_arms(PLAIN, 2))
+        RunFolder(unbroken, {"prompts": 3}, standard_arms(PLAIN))
+
+
+def test_rows_of_another_version_of_the_method_are_refused(unbroken, tmp_path, monkeypatch):
+    from dpt_core.evaluation import run as runs
+
+    shutil.copytree(unbroken, tmp_path / "old")
+    RunFolder(tmp_path / "old", {"prompts": 3}, [])
+    monkeypatch.setattr(runs, "METHOD_VERSION", METHOD_VERSION + 1)
+    with pytest.raises(ValueError, match=f"run of version {METHOD_VERSION} of the method"):
+        RunFolder(tmp_path / "old", {"prompts": 3}, [])
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "text_encoder_2"])
+def test_the_fingerprint_covers_every_part_that_draws(part):
+    class Pipeline(SimpleNamespace):
+        @property
+        def components(self):
+            return vars(self)
+
+    def models(changed=None):
+        names = ("unet", "vae", "text_encoder", "text_encoder_2")
+        parts = {name: torch.nn.Linear(2, 2) for name in names}
+        for index, (name, module) in enumerate(parts.items()):
+            torch.nn.init.constant_(module.weight, index + (name == changed))
+            torch.nn.init.zeros_(module.bias)
+        pipeline = Pipeline(tokenizer=object(), **parts)
+        return Models(pipeline, pipeline, torch.nn.Identity())
+
+    assert models().fingerprint() == models().fingerprint() != models(part).fingerprint()
 
 
 # Commands

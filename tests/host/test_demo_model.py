@@ -19,7 +19,7 @@ from dpt_pack.dpt_core.backends.diffusers import self_correcting, text_vectors
 from dpt_pack.dpt_core.correction import MODES
 from dpt_pack.dpt_core.demo import load as diffusers_side
 from dpt_pack.dpt_core.demo import model as sizes
-from dpt_pack.dpt_core.evaluation.adapter_metrics import WORLD, unique_phrase
+from dpt_pack.dpt_core.evaluation.scenes import WORLD, unique_phrase
 from dpt_pack.dpt_core.shapes.pairs import scene_pair
 from dpt_pack.dpt_core.shapes.scene import render
 from dpt_pack.nodes import demo_model

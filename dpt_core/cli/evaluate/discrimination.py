@@ -11,8 +11,8 @@ from cyclopts.validators import Number
 from .. import emit
 from ..loading import chosen_device, models_of
 from ..options import Adapter, Device, Lora, Natural, Positive
-from ..progress import progress
 from ..tables import show
+from .running import answers
 
 Timesteps = Annotated[list[int] | None, Parameter(validator=Number(gte=0, lte=999))]
 
@@ -56,31 +56,20 @@ def discrimination(
     """
     if matching is None and grounding is None:
         raise ValueError("nothing to evaluate: give --matching, --grounding or both")
-    from ...evaluation import discrimination_benchmark as bench
+    from ...evaluation import discrimination as reading
     from ...evaluation.processes import Processes
-    from ...evaluation.run import missing
 
-    asked = bench.Asked(tuple(timestep or (500,)), seed, size, batch_size, limit)
+    asked = reading.Asked(tuple(timestep or (500,)), seed, size, batch_size, limit)
     processes = Processes(chosen_device(device))
     models = models_of(model, adapter, processes.device, lora)
     data = {}
     if matching is not None:
-        data[bench.question("matching", matching)] = bench.open_matching(matching, images, asked)
+        kind = reading.question(reading.MATCHING, matching)
+        data[kind] = reading.open_matching(matching, images, asked)
     if grounding is not None:
-        data[bench.question("grounding", grounding)] = bench.open_grounding(
-            grounding, images, asked
-        )
-    opened = bench.open_answers(models, folder, asked, list(data), processes)
-    left = sum(
-        len(chosen)
-        for kind, examples in data.items()
-        for _, _, chosen in missing(
-            [kind], asked.places(examples), opened, asked.batch_size, processes.share
-        )
-    )
-    with progress("reading", left, shown=processes.main) as advance:
-        bench.answer(models, opened, asked, data, advance, processes.share)
-    processes.wait()
-    if processes.main:
-        show(*bench.write_answers(opened, asked, list(data)))
+        kind = reading.question(reading.GROUNDING, grounding)
+        data[kind] = reading.open_grounding(grounding, images, asked)
+    found = answers(models, folder, asked, data, processes)
+    if found is not None:
+        show(found.rows, found.notes)
         emit(f"tables: {folder / 'table.md'}, {folder / 'table.tex'}")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cyclopts import Parameter
 
-from .. import emit, say
+from .. import say
 from ..loading import chosen_device, models_of
 from ..options import (
     Adapter,
@@ -22,8 +21,7 @@ from ..options import (
     SamplingOptions,
     correction_of,
 )
-from ..progress import progress
-from ..tables import show
+from .running import pictures, report
 
 if TYPE_CHECKING:
     from ...evaluation.catalogue import MetricWeights
@@ -97,42 +95,28 @@ def generation(
         prompts_path: The benchmark's file, or the folder where it lies.
         limit: Only the first so many; 0 for all.
         seed: Another one gives other pictures.
-        arm: Repeat for several of base, self-correction, lora, both, best-of; all if not given.
-            The first is compared with.
-        best_of: Also draw so many and keep the best by score; 0: do not.
+        arm: Repeat for several, as in `dpt evaluate shapes`; if not given, base,
+            self-correction, lora and both. The first is compared with.
+        best_of: Also draw so many and keep the best by score, the arm best-of; 0: do not.
         batch_size: How many at a time, per process.
     """
     settings = sampling.sampling(correction_of(correction))
     weights = metrics.weights()
     skipped = weights.check()
-    from ...evaluation.benchmark_report import notes, write_benchmark
+    from ...evaluation.arms import STANDARD
     from ...evaluation.benchmarks import open_prompts
-    from ...evaluation.generation_benchmark import (
-        Benchmark,
-        draw_benchmark,
-        open_benchmark,
-        score_benchmark,
-    )
+    from ...evaluation.generation import Evaluation
     from ...evaluation.processes import Processes
-    from ...evaluation.tables import metric_table
 
     source = open_prompts(prompts, prompts_path, seed, limit or None)
-    benchmark = Benchmark(
-        source, settings, measure.measure(), batch_size, best_of, tuple(arm or ()), weights
+    names = tuple(arm or (*STANDARD, *(["best-of"] * (best_of > 0))))
+    evaluation = Evaluation(
+        source, settings, measure.measure(), batch_size, best_of, names, weights
     )
     processes = Processes(chosen_device(device))
     for line in skipped:
         say(line)
     models = models_of(model, adapter, processes.device, lora)
-    opened, arms = open_benchmark(models, folder, benchmark, processes)
-    bar = functools.partial(progress, shown=processes.main)
-    draw_benchmark(models, opened, arms, benchmark, processes, bar)
-    del models  # their memory is the metrics' now
-    found = score_benchmark(opened, arms, benchmark, processes, bar)
-    processes.wait()
-    if not processes.main:
-        return
-    results = write_benchmark(found, f"DPT on {source.about['source']}")
-    show(metric_table(results, found.columns), notes(results))
-    emit(f"tables: {folder / 'table.md'}, {folder / 'table.tex'}")
-    emit(f"pictures side by side: {folder / 'index.html'}")
+    found = pictures(models, folder, evaluation, processes)
+    if processes.main:
+        report(found, f"DPT on {source.about['source']}")

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from ...evaluation import defaults
-from .. import emit
 from ..loading import chosen_device, demo_models
 from ..options import (
     CorrectionOptions,
@@ -20,13 +16,7 @@ from ..options import (
     Positive,
     correction_of,
 )
-from ..progress import progress
-from ..tables import show
-
-if TYPE_CHECKING:
-    from ...evaluation.arms import Arm, Models
-    from ...evaluation.processes import Processes
-    from ...evaluation.shapes import Prepared
+from .running import answers, pictures, report
 
 
 def shapes(
@@ -35,6 +25,7 @@ def shapes(
     *,
     prompts: Positive = defaults.PROMPTS,
     split: str = "held-out",
+    seeds: Positive = 1,
     arm: list[str] | None = None,
     best_of: Natural = 0,
     correction: CorrectionOptions = CorrectionOptions(),
@@ -46,99 +37,51 @@ def shapes(
     device: Device = "auto",
     weights: DemoWeights = None,
 ) -> None:
-    """Compare base, self-correction, LoRA, both and best of N in the shapes world.
+    """Compare ways of drawing in the shapes world, where a judge says whether captions hold.
+
+    An arm's name has parts joined by +. Parts are base, self-correction (the correction of this
+    command), lora, a preset by name, best-of-N (the best of N pictures by score), zero-shot-N (by
+    the model's own denoising error, without an adapter), guidance-X and steps-N.
 
     For example:
 
         dpt evaluate shapes runs/shapes --arm base --arm self-correction
-        dpt evaluate shapes runs/full --mode exact --end-percent 1 --prompts 252
+        dpt evaluate shapes runs/final --split final --arm base \\
+            --arm published --arm fast --arm balanced --arm balanced+lora
+        dpt evaluate shapes runs/seeds --prompts 126 --seeds 4
 
     Args:
         folder: Where pictures and figures go; run again to go on after a stop.
         prompts: How many prompts.
-        split: held-out, or tuning for choosing settings.
-        arm: base, self-correction, lora, both, best-of: repeat; else all of them.
-        best_of: Candidates to choose from; 0: at the cost of correction.
+        split: held-out for development, tuning for choosing settings, final for figures that are
+            reported, combinations for captions that training never had.
+        seeds: Pictures per prompt; with more than one, how far they are apart is told.
+        arm: Repeat for several; if not given, base, self-correction, lora, both and best-of. The
+            first is compared with.
+        best_of: Candidates of the arm best-of; 0: as many as cost what correction costs.
         score_lora: Score pictures with the LoRA, with which the adapter was tuned.
-        adapter: Also test matching and grounding.
+        adapter: Also test the adapter: matching, grounding, and how its score and the model's own
+            denoising error tell right pictures from wrong ones.
         batch_size: Pictures drawn together.
     """
     settings = sampling.sampling(correction_of(correction))
     scoring = measure.measure(lora=score_lora)
+    from ...evaluation.arms import STANDARD
+    from ...evaluation.discrimination import Asked, scene_questions
+    from ...evaluation.generation import Evaluation
     from ...evaluation.processes import Processes
-    from ...evaluation.report import write_report
-    from ...evaluation.shapes import Comparison, prepare
+    from ...evaluation.shapes import shapes_source
 
-    comparison = Comparison(
-        split, prompts, settings, scoring, best_of, batch_size, tuple(arm or ())
-    )
+    source = shapes_source(split, prompts, seeds)
+    names = tuple(arm or (*STANDARD, "best-of"))
+    evaluation = Evaluation(source, settings, scoring, batch_size, best_of, names)
     processes = Processes(chosen_device(device))
     models = demo_models(weights, processes.device)
-    with processes.main_first():
-        prepared = prepare(models, folder, comparison)
-    draw(models, prepared, comparison, processes)
-    if not processes.main:
-        return
-    more = {}
+    found = pictures(models, folder, evaluation, processes, readers=adapter)
+    answered = None
     if adapter:
-        more["adapter"] = _probe(models, folder, prompts, measure.timestep, batch_size)
-    results = write_report(
-        prepared.folder, prepared.arms, prepared.costs, "DPT in the shapes world", **more
-    )
-    show_results(results, folder)
-
-
-def draw(models: Models, prepared: Prepared, comparison: Any, processes: Processes) -> None:
-    """Draw what is missing, each process its share; the progress bar counts operations."""
-    from ...evaluation.run import missing
-    from ...evaluation.shapes import carry_out
-
-    (folder, arms, prompts, costs), share = prepared, processes.share
-    left = sum(
-        costs[arm.name] * len(batch)
-        for arm, _, batch in missing(arms, prompts, folder, comparison.batch_size, share)
-    )
-    total = sum(costs.values()) * len(prompts) // share.of
-    with progress("drawing", total, max(total - left, 0), shown=processes.main) as advance:
-
-        def count(arm: Arm, pictures: int) -> None:
-            advance(costs[arm.name] * pictures)
-
-        carry_out(models, prepared, comparison, count, share)
-    processes.wait()
-
-
-def show_results(results: dict[str, Any], folder: Path) -> None:
-    """Print the figures, and where all of them are."""
-    from ...evaluation.words import adapter_table, notes, table
-
-    show(
-        table(results, line_break="\n"), notes(results),
-        "share of pictures where the caption holds", "\n",
-    )  # fmt: skip
-    if "adapter" in results:
-        emit("\n" + adapter_table(results["adapter"]))
-    emit(f"as Markdown: {folder / 'table.md'}")
-    emit(f"pictures side by side: {folder / 'index.html'}")
-
-
-def _probe(models: Models, folder: Path, scenes: int, timestep: int, batch_size: int) -> dict:
-    """The adapter's figures without and with the LoRA; kept, as they take a while."""
-    from ...evaluation.adapter_metrics import Probe, adapter_metrics
-    from ...files import write_json
-
-    probe = Probe(scenes, timestep, batch_size=batch_size)
-    asked = {"probe": json.loads(json.dumps(asdict(probe))), "weights": models.fingerprint()}
-    path = folder / "adapter.json"
-    if path.exists() and (kept := json.loads(path.read_text(encoding="utf-8")))["asked"] == asked:
-        return kept["found"]
-    sides = {"base": models.plain, "with LoRA": models.tuned}
-    if models.tuned is models.plain:
-        sides.pop("with LoRA")
-    with progress("adapter", scenes * len(sides), 0) as advance:
-        found = {
-            name: adapter_metrics(pipeline, models.adapter, probe, advance)
-            for name, pipeline in sides.items()
-        }
-    write_json(path, {"asked": asked, "found": found})
-    return found
+        asked = Asked(defaults.METRIC_TIMESTEPS, batch_size=batch_size)
+        questions = scene_questions(prompts)
+        answered = answers(models, folder / "adapter", asked, questions, processes)
+    if processes.main:
+        report(found, f"DPT in the shapes world: {split}", answered)

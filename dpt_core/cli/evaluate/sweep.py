@@ -16,7 +16,7 @@ from ..options import (
     SweepOptions,
     given,
 )
-from .shapes import draw, show_results
+from .running import pictures, report
 
 
 def sweep(
@@ -57,22 +57,17 @@ def sweep(
         names = ", ".join(f"--{name.replace('_', '-')}" for name in vars(base))
         raise ValueError(f"nothing to sweep: give one or more of {names}, each once or more")
     settings, scoring = sampling.sampling(base), measure.measure(lora=score_lora)
+    from ...evaluation.generation import Evaluation
     from ...evaluation.processes import Processes
-    from ...evaluation.prompts import shapes_prompts
-    from ...evaluation.report import write_report
-    from ...evaluation.shapes import Comparison, open_run
-    from ...evaluation.sweep import sweep_arms, sweep_chart
+    from ...evaluation.report import cost_chart
+    from ...evaluation.shapes import shapes_source
+    from ...evaluation.sweep import sweep_arms
 
     arms = sweep_arms(settings, grid, lora)
-    comparison = Comparison(split, prompts, settings, scoring, 0, batch_size)
+    evaluation = Evaluation(shapes_source(split, prompts), settings, scoring, batch_size)
     processes = Processes(chosen_device(device))
     models = demo_models(weights, processes.device)
-    chosen = shapes_prompts(split, prompts)
-    with processes.main_first():
-        prepared = open_run(models, folder, arms, chosen, comparison)
-    draw(models, prepared, comparison, processes)
-    if not processes.main:
-        return
-    results = write_report(prepared.folder, arms, prepared.costs, "Self-correction, swept")
-    sweep_chart(results, folder / "sweep.png")
-    show_results(results, folder)
+    found = pictures(models, folder, evaluation, processes, arms)
+    if processes.main:
+        results = report(found, "Self-correction, swept")
+        cost_chart(results, found.columns[0], folder / "sweep.png")

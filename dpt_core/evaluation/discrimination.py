@@ -1,4 +1,4 @@
-"""Benchmarks of discrimination: image-text matching and referring expressions on real data.
+"""Evaluation of discrimination: image-text matching and referring expressions on any data set.
 
 Matching asks as the paper trains: a captioned picture, a hard negative text and picture, a random
 text and picture. Grounding asks whether the surest box finds the thing that a phrase names.
@@ -6,16 +6,16 @@ text and picture. Grounding asks whether the surest box finds the thing that a p
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from ..boxes import grounding_hits
+from ..files import write_json, write_text
 from ..reading import TIMESTEP, encode_pixels, matching_scores, noise_of, read_boxes
 from ..training.data import (
     GroundingDataset,
@@ -25,15 +25,18 @@ from ..training.data import (
     MatchingDataset,
     RefCoco,
 )
-from .arms import Models
 from .benchmarks import file_digest
+from .models import Models
 from .processes import ALONE, Processes, Share
-from .run import RunFolder, missing, write_text
-from .statistics import Estimate, share
-from .tables import latex_table, markdown_table
+from .run import RunFolder, missing
+from .scenes import SceneMatching, ScenePhrases
+from .statistics import average, proportion
+from .tables import latex_table, markdown_table, percent
 
 PAIRS = ((0, 0), (0, 1), (0, 2), (1, 0), (2, 0))
 """(picture, text) of an example's passes; 0 its own, 1 the hard negative, 2 the random one."""
+
+MATCHING, GROUNDING = KINDS = ("matching", "grounding")
 
 RULES = {"phrases": False, "phrases_generalised": True}
 """Whether a box counts by generalised IoU."""
@@ -53,7 +56,7 @@ class Question:
     """One kind of examples.
 
     Attributes:
-        name: matching or grounding.
+        name: one of :data:`KINDS`.
         file: where the examples are.
         digest: of that file.
     """
@@ -81,7 +84,7 @@ class Asked:
     batch_size: int = 8
     limit: int = 0
 
-    def places(self, examples: Sequence[Any]) -> range:
+    def indices(self, examples: Sequence[Any]) -> range:
         """Which examples are read."""
         return range(len(examples))[: self.limit or None]
 
@@ -104,6 +107,16 @@ def open_grounding(path: str | Path, images: str | Path, asked: Asked) -> Ground
     """
     kind = JsonlGrounding if Path(path).suffix == ".jsonl" else RefCoco
     return kind(path, size=asked.size, images=images, seed=asked.seed)
+
+
+def scene_questions(count: int) -> dict[Question, Sequence[Any]]:
+    """Both kinds of examples from the shapes world's held-out scenes.
+
+    Args:
+        count: of scenes; phrases that name one thing are fewer.
+    """
+    data = {MATCHING: SceneMatching(count), GROUNDING: ScenePhrases(count)}
+    return {Question(name, "shapes", str(count)): each for name, each in data.items()}
 
 
 def question(name: str, path: str | Path) -> Question:
@@ -136,7 +149,7 @@ def answer(
     models: Models,
     folder: RunFolder,
     asked: Asked,
-    data: Mapping[Question, MatchingDataset | GroundingDataset],
+    data: Mapping[Question, Sequence[Any]],
     progress: Callable[[int], None] = lambda examples: None,
     share: Share = ALONE,
 ) -> None:
@@ -151,14 +164,14 @@ def answer(
         share: the batches that are this process's.
     """
     for kind, examples in data.items():
-        places = asked.places(examples)
-        for _, batch, chosen in missing([kind], places, folder, asked.batch_size, share):
-            some = [examples[place] for place in chosen]
-            read = _match if isinstance(examples, MatchingDataset) else _ground
+        indices = asked.indices(examples)
+        for _, batch, chosen in missing([kind], indices, folder, asked.batch_size, share):
+            some = [examples[index] for index in chosen]
+            read = _match if kind.name == MATCHING else _ground
             columns = read(models, asked, some, chosen)
             folder.write_rows(kind, batch, [
-                {"index": place} | {name: values[row] for name, values in columns.items()}
-                for row, place in enumerate(chosen)
+                {"index": index} | {name: values[row] for name, values in columns.items()}
+                for row, index in enumerate(chosen)
             ])  # fmt: skip
             progress(len(chosen))
 
@@ -167,43 +180,52 @@ def summarise_answers(folder: RunFolder, asked: Asked, kinds: Sequence[Question]
     """Accuracies with their 95% intervals, as JSON values.
 
     Returns:
-        Side (base, lora) → figure → `at`: timestep → accuracy; with several timesteps and for
-        matching also `mean`: the accuracy of the scores' mean over them.
+        Side (base, lora) → figure → `at`: timestep → accuracy; with several timesteps also `mean`:
+        for matching the accuracy of the scores' mean over them, for grounding the mean accuracy.
     """
     found: dict[str, Any] = {}
     for kind in kinds:
         rows = list(folder.rows(kind))
         for side in (key for key in rows[0] if key != "index"):
             values = np.array([row[side] for row in rows])  # [N, T, 5] scores or [N, T, 2] hits
-            judge = _matched if kind.name == "matching" else _grounded
+            right = _matched if kind.name == MATCHING else _grounded
             figures = found.setdefault(side, {})
-            for place, level in enumerate(asked.timesteps):
-                for name, right in judge(values[:, place]).items():
-                    figures.setdefault(name, {"at": {}})["at"][level] = share(right)._asdict()
-            if kind.name == "matching" and len(asked.timesteps) > 1:
-                for name, right in _matched(values.mean(1)).items():
-                    figures[name]["mean"] = share(right)._asdict()
+            for column, level in enumerate(asked.timesteps):
+                for name, each in right(values[:, column]).items():
+                    figures.setdefault(name, {"at": {}})["at"][level] = proportion(each)._asdict()
+            if len(asked.timesteps) > 1:
+                for name, each in right(values.mean(1)).items():
+                    mean = proportion(each) if kind.name == MATCHING else average(each)
+                    figures[name]["mean"] = mean._asdict()
     return found
 
 
-def write_answers(
-    folder: RunFolder, asked: Asked, kinds: Sequence[Question]
-) -> tuple[list[list[str]], list[str]]:
-    """Write `results.json`, `table.md` and `table.tex`.
+class Answers(NamedTuple):
+    """What an evaluation of discrimination found.
 
-    Returns:
-        The table as rows of cells, and what is to be said below it.
+    Attributes:
+        rows: a table as rows of cells.
+        notes: what is to be said below it, a line each.
+        results: the figures, as JSON values.
     """
+
+    rows: list[list[str]]
+    notes: list[str]
+    results: dict[str, Any]
+
+
+def write_answers(folder: RunFolder, asked: Asked, kinds: Sequence[Question]) -> Answers:
+    """Write `results.json`, `table.md` and `table.tex`."""
     sides = summarise_answers(folder, asked, kinds)
     numbers = {kind.name: sum(1 for _ in folder.rows(kind)) for kind in kinds}
     rows = answer_table(sides, asked)
     notes = [", ".join(f"{number} examples of {name}" for name, number in numbers.items())
              + ". In brackets: 95% intervals."]  # fmt: skip
     results = {"examples": numbers, "timesteps": asked.timesteps, "sides": sides}
-    write_text(folder.path / "results.json", json.dumps(results, indent=2) + "\n")
+    write_json(folder.path / "results.json", results)
     write_text(folder.path / "table.md", markdown_table(rows) + "\n" + "\n".join(notes) + "\n")
     write_text(folder.path / "table.tex", latex_table(rows))
-    return rows, notes
+    return Answers(rows, notes, results)
 
 
 def answer_table(sides: Mapping[str, Mapping[str, Any]], asked: Asked) -> list[list[str]]:
@@ -213,26 +235,26 @@ def answer_table(sides: Mapping[str, Mapping[str, Any]], asked: Asked) -> list[l
     heading = [""]
     for side in sides:
         heading += [f"{names[side]}, timestep {level}" for level in asked.timesteps]
-        heading += [f"{names[side]}, mean score"] * several
+        heading += [f"{names[side]}, mean"] * several
     rows = [heading]
     for name, title in TITLES.items():
         cells = [title]
         for figures in sides.values():
             if name not in figures:
                 break
-            cells += [_percent(each) for each in figures[name]["at"].values()]
-            cells += [_percent(figures[name].get("mean"))] * several
+            cells += [percent(each) for each in figures[name]["at"].values()]
+            cells += [percent(figures[name].get("mean"))] * several
         if len(cells) == len(heading):
             rows.append(cells)
     return rows
 
 
-def _match(models: Models, asked: Asked, some: Sequence[Any], places: Sequence[int]) -> dict:
+def _match(models: Models, asked: Asked, some: Sequence[Any], indices: Sequence[int]) -> dict:
     """Scores of every pair, per side `[B][T][5]`."""
     pictures = torch.stack([example.images for example in some], dim=1)  # [3, B, 3, H, W]
     latents = encode_pixels(models.plain, pictures.flatten(0, 1)).unflatten(0, pictures.shape[:2])
-    texts = [[example.captions[place] for example in some] for place in range(3)]
-    noise = noise_of(latents[0], len(asked.timesteps), [asked.seed + place for place in places])
+    texts = [[example.captions[which] for example in some] for which in range(3)]
+    noise = noise_of(latents[0], len(asked.timesteps), [asked.seed + index for index in indices])
     found = {}
     for side, pipeline in _sides(models).items():
         scores = matching_scores(
@@ -243,11 +265,11 @@ def _match(models: Models, asked: Asked, some: Sequence[Any], places: Sequence[i
     return found
 
 
-def _ground(models: Models, asked: Asked, some: Sequence[Any], places: Sequence[int]) -> dict:
+def _ground(models: Models, asked: Asked, some: Sequence[Any], indices: Sequence[int]) -> dict:
     """Hits by both rules, per side `[B][T][2]`; of several true boxes any may be found."""
     latents = encode_pixels(models.plain, torch.stack([example.image for example in some]))
     phrases = [example.caption for example in some]
-    noise = noise_of(latents, len(asked.timesteps), [asked.seed + place for place in places])
+    noise = noise_of(latents, len(asked.timesteps), [asked.seed + index for index in indices])
     found = {}
     for side, pipeline in _sides(models).items():
         read = read_boxes(pipeline, models.adapter, latents, phrases, asked.timesteps, noise)
@@ -269,8 +291,7 @@ def _hits(boxes: torch.Tensor, surest: torch.Tensor, truth: torch.Tensor) -> lis
 
 
 def _sides(models: Models) -> dict[str, Any]:
-    sides = {"base": models.plain, "lora": models.tuned}
-    return sides if models.tuned is not models.plain else {"base": models.plain}
+    return {"base": models.plain} | ({"lora": models.tuned} if models.has_lora else {})
 
 
 def _matched(scores: np.ndarray) -> dict[str, np.ndarray]:
@@ -286,10 +307,3 @@ def _matched(scores: np.ndarray) -> dict[str, np.ndarray]:
 
 def _grounded(hits: np.ndarray) -> dict[str, np.ndarray]:
     return dict(zip(RULES, hits.T, strict=True))
-
-
-def _percent(estimate: dict[str, float] | None) -> str:
-    if estimate is None:
-        return "–"
-    value, low, high, _ = (100 * each for each in Estimate(**estimate))
-    return f"{value:.1f}% [{low:.1f}, {high:.1f}]"

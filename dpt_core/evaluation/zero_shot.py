@@ -1,0 +1,74 @@
+"""Alignment without an adapter: how well the model itself denoises a picture, given its prompt.
+
+The paper's zero-shot baseline (Section 4.2): a text fits a picture if the model predicts the noise
+in it well when told that text. No part of it is learned for the purpose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..backbones.registry import backbone_of
+from ..reading import _noised, check_reading, encode_pictures, noise_draws
+
+
+@torch.no_grad()
+def denoising_errors(
+    pipeline: Any,
+    pictures: np.ndarray,
+    prompts: Sequence[str],
+    timesteps: Sequence[int],
+    draws: int,
+    seed: int = 0,
+) -> np.ndarray:
+    """Mean squared error of the model's prediction at noise levels, `[T, N]`.
+
+    All pictures share each draw of noise, so that their errors compare.
+
+    Args:
+        pipeline: a diffusers pipeline.
+        pictures: `[N, H, W, 3]` uint8.
+        prompts: one per picture.
+        timesteps: `T` noise levels in [0, 999].
+        draws: noise draws to average over, ≥ 1.
+        seed: of the noise.
+
+    Raises:
+        ValueError: a number is out of range, or the model predicts something unknown.
+    """
+    for timestep in timesteps:
+        check_reading(timestep, draws)
+    backbone = backbone_of(pipeline)
+    latents = encode_pictures(pipeline, pictures)
+    inputs = backbone.conditioning(prompts, latents.shape[-2:])
+    found = np.zeros((len(timesteps), len(pictures)))
+    for row, timestep in enumerate(timesteps):
+        for noise in noise_draws(latents, draws, seed):
+            noise = noise.expand_as(latents)
+            call = _noised(backbone, latents, noise, timestep, inputs)
+            predicted = backbone.run(backbone.module, call)[0].float()
+            error = predicted - _target(pipeline, backbone, call.sigmas(), latents, noise)
+            found[row] += error.square().flatten(1).mean(1).cpu().numpy() / draws
+    return found
+
+
+def _target(
+    pipeline: Any, backbone: Any, sigma: torch.Tensor, latents: torch.Tensor, noise: torch.Tensor
+) -> torch.Tensor:
+    """What the model should predict. Schedulers of flow models do not say what that is."""
+    shape = (-1, *[1] * (latents.ndim - 1))
+    alpha, scale = (part.to(latents).view(shape) for part in backbone.path.weights(sigma))
+    kind = getattr(pipeline.scheduler.config, "prediction_type", "flow")
+    targets = {
+        "epsilon": noise,
+        "v_prediction": alpha * noise - scale * latents,
+        "sample": latents,
+        "flow": noise - latents,
+    }
+    if kind not in targets:
+        raise ValueError(f"known are predictions of {', '.join(targets)}; this is {kind}")
+    return targets[kind]
