@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -12,9 +13,17 @@ import torch
 TAPS = ("bottom0", "bottom1", "bottom2", "bottom3", "mid", "up0", "up1", "up2", "up3")
 """Places in a diffusion UNet whose feature map can feed the adapter, in order of computation."""
 
-TEXT_SOURCES = ("eos_hidden", "pooled")
+FAMILIES = (
+    "unet", "sd3", "flux", "flux2", "chroma", "qwen_image", "lumina2", "z_image", "hidream",
+    "krea2", "anima", "wan",
+)  # fmt: skip
+"""Families of denoising networks, as checkpoints store them. All but the UNet are transformers,
+whose taps are `block0`, `block1`, … through all their blocks in order."""
+
+TEXT_SOURCES = ("eos_hidden", "pooled", "mean")
 """Text vectors `y` an adapter can be trained on: the hidden state at the end-of-text token, before
-any projection (the paper's), or the text encoder's pooled output."""
+any projection (the paper's); the text encoder's pooled output; or the mean over the prompt's own
+tokens of its last layer's states (for language models and T5, which have neither)."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +36,8 @@ class AdapterConfig:
     Attributes:
         in_channels: channels C of the tapped feature map.
         text_width: width D of the text vector `y`.
-        tap: where the feature map is read, one of :data:`TAPS`.
+        family: of the denoising network, one of :data:`FAMILIES`.
+        tap: where the feature map is read: one of :data:`TAPS` in a UNet, else `block0`, …
         text: which vector is `y`, one of :data:`TEXT_SOURCES`.
         patch: side of the squares of cells that the transformer takes as one; 1 as published.
         width: transformer width; a multiple of `heads` and of 4.
@@ -44,6 +54,7 @@ class AdapterConfig:
 
     in_channels: int
     text_width: int
+    family: str = "unet"
     tap: str = "up1"
     text: str = "eos_hidden"
     patch: int = 1
@@ -60,8 +71,12 @@ class AdapterConfig:
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.tap not in TAPS:
+        if self.family not in FAMILIES:
+            raise ValueError(f"family must be one of {', '.join(FAMILIES)}; got {self.family!r}")
+        if self.family == "unet" and self.tap not in TAPS:
             raise ValueError(f"tap must be one of {', '.join(TAPS)}; got {self.tap!r}")
+        if self.family != "unet" and not re.fullmatch(r"block\d{1,4}", self.tap):
+            raise ValueError(f"tap of a transformer must be block0, block1, …; got {self.tap!r}")
         if self.text not in TEXT_SOURCES:
             raise ValueError(f"text must be one of {', '.join(TEXT_SOURCES)}; got {self.text!r}")
         if self.width % self.heads or self.width % 4:

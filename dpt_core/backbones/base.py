@@ -175,3 +175,29 @@ def check_taps(taps: Mapping[str, int], tap: str, channels: int) -> None:
             f"this adapter expects {channels} channels at tap {tap}, the model has {taps[tap]}: "
             "load an adapter that was trained on this model's family"
         )
+
+
+def check_family(family: str, wanted: str) -> None:
+    """Check that a network is of the family that an adapter was trained on.
+
+    Raises:
+        ValueError: it is of another one.
+    """
+    if family != wanted:
+        raise ValueError(
+            f"this adapter was trained on a model of family {wanted}, the wired model is of family "
+            f"{family}: load an adapter for {family}, or the model that the adapter belongs to"
+        )
+
+
+def check_text(family: str, sources: Sequence[str], source: str) -> None:
+    """Check that a family has the text vector that an adapter was trained on.
+
+    Raises:
+        ValueError: it has others only.
+    """
+    if source not in sources:
+        raise ValueError(
+            f"this adapter compares with the text vector {source!r}; the text encoders of {family} "
+            f"give {' or '.join(sources)}: load an adapter that was trained on {family}"
+        )

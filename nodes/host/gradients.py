@@ -1,48 +1,46 @@
 """Gradients through the host's models.
 
 The host runs nodes under `torch.inference_mode()`, so its weights are inference tensors, which
-autograd refuses; and weights that do not fit the device are streamed through buffers that the next
-layer overwrites, which would give a wrong gradient without an error. Inside `differentiable` both
-are taken care of, and nothing that others can see has changed afterwards.
+autograd refuses; weights that do not fit the device are streamed (:mod:`.streaming`), which would
+give a wrong gradient without an error; some operations have no backward pass, others change in
+place what it needs. Inside `differentiable` all of this is taken care of, and nothing that others
+can see has changed afterwards.
 """
 
 from __future__ import annotations
 
+import dis
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
+from types import FrameType
 from typing import Any
 
-import comfy.ops
+import comfy.model_management as management
 import torch
 from comfy.ldm.modules.attention import attention_pytorch
 from torch import nn
-from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
-_layers = comfy.ops.disable_weight_init
+from .streaming import is_plain, streamed
 
-Compute = Callable[..., torch.Tensor]
-"""What a layer computes from itself, its input, its weight and its bias."""
+try:
+    from comfy_kitchen.backends import eager as fused
+except ImportError:  # ComfyUI before them
+    fused = None
+try:
+    from comfy.weight_adapter.bypass import BypassForwardHook
+except ImportError:  # ComfyUI before bypass LoRA
+    BypassForwardHook = ()
 
 
-def _linear(
-    layer: nn.Module, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
-) -> torch.Tensor:
-    scale = getattr(layer, "pre_quant_scale", None)  # of quantised layers
-    return functional.linear(x if scale is None else x * scale.to(x), weight, bias)
+FUSED = "torch._ops.comfy_kitchen"
+"""Where the host's fused operations live."""
 
-
-STREAMABLE: dict[type[nn.Module], Compute] = {
-    _layers.Conv2d: lambda layer, x, weight, bias: layer._conv_forward(x, weight, bias),
-    _layers.GroupNorm: lambda layer, x, weight, bias: functional.group_norm(
-        x, layer.num_groups, weight, bias, layer.eps
-    ),
-    _layers.LayerNorm: lambda layer, x, weight, bias: functional.layer_norm(
-        x, layer.normalized_shape, weight, bias, layer.eps
-    ),
-}
-"""Host layers whose weights may be streamed, and what they compute from weight and bias."""
+INPLACE_ADD = 13
+"""Argument of the instruction BINARY_OP for `+=`."""
 
 
 class WeightViews:
@@ -72,91 +70,93 @@ def differentiable(views: WeightViews, *models: nn.Module) -> Iterator[None]:
         views: the run's cache.
         models: modules that take part in the forward and backward pass inside the context.
     """
-    swapped: list[tuple[dict[str, Any], str, torch.Tensor]] = []
-    routed: list[nn.Module] = []
-    with torch.inference_mode(False), torch.enable_grad():
-        try:
-            for module in (module for model in models for module in model.modules()):
-                for tensors in (module._parameters, module._buffers):
-                    for name, tensor in tensors.items():
-                        if _is_plain(tensor) and (tensor.is_inference() or tensor.requires_grad):
-                            swapped.append((tensors, name, tensor))
-                            tensors[name] = views.of(module, name, tensor)
-                if (compute := _computation(module)) and "forward" not in vars(module):
-                    module.forward = partial(_forward, module, compute)
-                    routed.append(module)
-            yield
-        finally:
-            for module in routed:
-                del module.forward
-            for tensors, name, tensor in swapped:
-                tensors[name] = tensor
+    with ExitStack() as undo:
+        undo.enter_context(torch.inference_mode(False))
+        undo.enter_context(torch.enable_grad())
+        undo.enter_context(_plain_operations())
+        undo.enter_context(Differentiable())
+        for module in (module for model in models for module in model.modules()):
+            for tensors in (module._parameters, module._buffers):
+                for name, tensor in tensors.items():
+                    if is_plain(tensor) and (tensor.is_inference() or tensor.requires_grad):
+                        undo.callback(tensors.__setitem__, name, tensor)
+                        tensors[name] = views.of(module, name, tensor)
+            _route(module, undo)
+        yield
 
 
-def _is_plain(tensor: torch.Tensor | None) -> bool:
-    return type(tensor) in (torch.Tensor, nn.Parameter)
+@contextmanager
+def _plain_operations() -> Iterator[None]:
+    """The host's fused rotations and norms have no backward pass; in training it takes plain ones.
+
+    The switch is the whole host's: it goes back whatever happens.
+    """
+    before = getattr(management, "in_training", None)
+    if before is None:  # ComfyUI before the fused ones
+        yield
+        return
+    management.in_training = True
+    try:
+        yield
+    finally:
+        management.in_training = before
 
 
-def _computation(module: nn.Module) -> Compute | None:
-    """What a layer computes if its weights may be streamed, cast or quantised, else None."""
-    if not isinstance(module, comfy.ops.CastWeightBiasOp) or hasattr(module, "scale_weight"):
-        return None
-    weight = getattr(module, "weight", None)
-    if weight is None or not (
-        module.comfy_cast_weights or module.weight_function or not _is_plain(weight)
-    ):
-        return None
-    if hasattr(module, "in_features"):
-        return _linear
-    return next((f for kind, f in STREAMABLE.items() if isinstance(module, kind)), None)
+class Differentiable(TorchFunctionMode):
+    """Takes the operations that autograd cannot pass, or that spoil what it keeps, another way.
 
+    `x += y` makes a new tensor. `x.add_(y)` may throw away what it returns, so that one stays in
+    place; torch calls both by one name, and only the caller's instruction tells them apart.
 
-def _forward(module: nn.Module, compute: Compute, x: torch.Tensor) -> torch.Tensor:
-    weight = module.weight
-    resident = _is_plain(weight) and weight.device == x.device and weight.dtype == x.dtype
-    if resident and not hasattr(module, "_v") and not module.weight_function:
-        return type(module).forward(module, x)
-    return StreamedLayer.apply(x, module, compute)
-
-
-class StreamedLayer(torch.autograd.Function):
-    """One layer that takes its own copy of the cast weights, in forward and again in backward.
-
-    Between the two passes no weight is kept, so memory holds one layer's weights at a time and
-    none can be overwritten before it is used.
+    Fused norms and rotations that the host uses in training too become plain ones.
     """
 
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, module: nn.Module, compute: Compute) -> torch.Tensor:
-        ctx.save_for_backward(x)
-        ctx.layer = module, compute
-        return compute(module, x, *_cast(module, x))
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        module, compute = ctx.layer
-        with torch.inference_mode(False), torch.enable_grad():
-            x = ctx.saved_tensors[0].detach().requires_grad_()
-            y = compute(module, x, *_cast(module, x))
-            (gradient,) = torch.autograd.grad(y, x, gradient)
-        return gradient, None, None
-
-
-@torch.no_grad()
-def _cast(module: nn.Module, x: torch.Tensor) -> list[torch.Tensor | None]:
-    """Weight and bias as the host would use them for `x`, LoRA patches included, copied."""
-    if not hasattr(comfy.ops, "uncast_bias_weight"):  # ComfyUI before asynchronous offloading
-        return [_copy(tensor, x) for tensor in comfy.ops.cast_bias_weight(module, x)]
-    weight, bias, stream = comfy.ops.cast_bias_weight(module, x, offloadable=True)
-    copies = [_copy(weight, x), _copy(bias, x)]
-    comfy.ops.uncast_bias_weight(module, weight, bias, stream)
-    return copies
+    def __torch_function__(
+        self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if not torch.is_grad_enabled():
+            return func(*args, **kwargs)
+        if func is torch.Tensor.add_ and _is_augmented(sys._getframe(1)):
+            return torch.add(*args, **kwargs)
+        if getattr(func, "__module__", None) == FUSED and "rope" in func.__name__:
+            plain = getattr(fused, func.__name__)
+            # Scales of norms are weights, and may be gone on the way back.
+            kept = [
+                each.clone() if torch.is_tensor(each) and each.ndim == 1 else each for each in args
+            ]
+            return plain(*kept, **kwargs)
+        return func(*args, **kwargs)
 
 
-def _copy(tensor: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor | None:
-    if tensor is None:
-        return None
-    return (tensor.clone() if _is_plain(tensor) else tensor.dequantize()).to(x.dtype)
+def _is_augmented(caller: FrameType) -> bool:
+    """Whether a function is at `x += y`."""
+    code, at = caller.f_code.co_code, caller.f_lasti
+    name = dis.opname[code[at]]
+    return name == "INPLACE_ADD" or (name == "BINARY_OP" and code[at + 1] == INPLACE_ADD)
+
+
+def _route(module: nn.Module, undo: ExitStack) -> None:
+    """Protect a layer whose weights may be streamed; `undo` takes the protection off again.
+
+    A LoRA in bypass mode sits around the layer's own forward, which it holds, and brings weights.
+    """
+    owner, name = module, "forward"
+    while isinstance(hook := getattr(vars(owner).get(name), "__self__", None), BypassForwardHook):
+        owner, name = hook, "original_forward"
+        held = getattr(hook.adapter, "weights", None)
+        if isinstance(held, (tuple, list)):
+            undo.callback(setattr, hook.adapter, "weights", held)
+            hook.adapter.weights = usable(held)
+    if owner is module and name in vars(module):  # someone else's forward
+        return
+    if (forward := streamed(module)) is None:
+        return
+    if owner is module:
+        undo.callback(delattr, module, name)
+    else:
+        undo.callback(setattr, owner, name, getattr(owner, name))
+    setattr(owner, name, forward)
 
 
 @contextmanager
@@ -178,7 +178,11 @@ def recomputed(blocks: Sequence[nn.Module]) -> Iterator[None]:
 def _recompute(block: nn.Module, *args: Any, **kwargs: Any) -> torch.Tensor:
     if options := kwargs.get("transformer_options"):
         kwargs["transformer_options"] = dict(options)  # the host changes it from block to block
-    forward = partial(type(block).forward, block)
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        with Differentiable():  # modes hold for one thread; the way back may run in another
+            return type(block).forward(block, *args, **kwargs)
+
     return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
 
 
@@ -202,8 +206,15 @@ def no_dead_ends(model: nn.Module) -> Iterator[None]:
 
 
 def _check_differentiable(module: nn.Module, inputs: tuple, output: Any) -> None:
-    wanted = any(torch.is_tensor(x) and x.requires_grad for x in inputs)
-    if wanted and torch.is_tensor(output) and not output.requires_grad:
+    if not torch.is_grad_enabled():  # behind the tap, where inputs from before it still have one
+        return
+    if not torch.is_tensor(output) or output.requires_grad:
+        return
+    # Embeddings of positions see the latent for its size only, and give something of another form.
+    if any(
+        torch.is_tensor(x) and x.requires_grad and (x.ndim, len(x)) == (output.ndim, len(output))
+        for x in inputs
+    ):
         raise not_differentiable(f"its {type(module).__name__} layers have no gradient")
 
 

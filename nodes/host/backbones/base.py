@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import nn
 
@@ -15,16 +15,11 @@ from ..calls import ModelCall
 class HostBackbone(Protocol):
     """A denoising network of the host.
 
-    Args:
-        model: the host's BaseModel.
-
     Attributes:
         family: stored in the adapter's config.
     """
 
     family: str
-
-    def __init__(self, model: Any) -> None: ...
 
     def taps(self) -> Mapping[str, int]:
         """Tap name → channels, in order of computation."""
@@ -46,4 +41,12 @@ class HostBackbone(Protocol):
 
     def pooled_is(self, source: str) -> bool:
         """Whether the host's `pooled_output` is the text vector of a source."""
+        ...
+
+    def check_text(self, source: str) -> None:
+        """Refuse an adapter whose text vector the family's text encoders do not give.
+
+        Raises:
+            ValueError: names the ones that they give.
+        """
         ...

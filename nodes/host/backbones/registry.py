@@ -6,13 +6,11 @@ from typing import Any
 
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
-from ....dpt_core.backbones.base import check_taps
+from ....dpt_core.backbones.base import check_family, check_taps
 from ....dpt_core.config import AdapterConfig
+from . import tokens
 from .base import HostBackbone
 from .unet import UNetBackbone
-
-FAMILIES: dict[type, type[HostBackbone]] = {UNetModel: UNetBackbone}
-"""Class of the host's network → its family."""
 
 COMPILE_KEY = "torch.compile"
 """Key of the wrapper that the host's TorchCompileModel node leaves on a model."""
@@ -25,12 +23,14 @@ def backbone_of(base_model: Any) -> HostBackbone:
         ValueError: no family reads it.
     """
     network = base_model.diffusion_model
-    for kind, family in FAMILIES.items():
-        if isinstance(network, kind):
-            return family(base_model)
+    if isinstance(network, UNetModel):
+        return UNetBackbone(base_model)
+    if family := tokens.family_of(network):
+        return tokens.TokenBackbone(base_model, family)
     raise ValueError(
-        "DPT adapters read the UNet of Stable Diffusion 1.x, 2.x or SDXL; the wired model is a "
-        f"{type(network).__name__}. Wire a model of the family the adapter was trained on"
+        "DPT adapters read the UNet of Stable Diffusion 1.x, 2.x and SDXL and the transformers "
+        f"{', '.join(tokens.FAMILIES)}; the wired model is a {type(network).__name__}. Wire a "
+        "model of the family the adapter was trained on"
     )
 
 
@@ -42,7 +42,8 @@ def check_backbone(model: Any, config: AdapterConfig) -> None:
         config: the adapter's config.
 
     Raises:
-        ValueError: nothing is wired, no family reads it, another tap or width, or a compiled model.
+        ValueError: nothing is wired, no family reads it, another family, tap, width or text
+            vector, a compiled model, or GGUF.
     """
     if model is None:
         raise ValueError("model is missing: wire the MODEL that the adapter was trained on")
@@ -56,4 +57,12 @@ def check_backbone(model: Any, config: AdapterConfig) -> None:
             "DPT cannot differentiate a compiled model: remove the TorchCompileModel node (or "
             "whatever compiles the model) in front of this one"
         )
-    check_taps(backbone_of(model.model).taps(), config.tap, config.in_channels)
+    if any(type(tensor).__name__ == "GGMLTensor" for tensor in network.parameters()):
+        raise ValueError(
+            "DPT cannot differentiate a GGUF model: load the model in bf16 or scaled fp8 with "
+            "UNETLoader in place of the GGUF loader"
+        )
+    backbone = backbone_of(model.model)
+    check_family(backbone.family, config.family)
+    check_taps(backbone.taps(), config.tap, config.in_channels)
+    backbone.check_text(config.text)

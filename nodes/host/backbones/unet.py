@@ -17,7 +17,7 @@ from comfy.ldm.modules.attention import BasicTransformerBlock
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 from torch import nn
 
-from ....dpt_core.backbones.base import Reader
+from ....dpt_core.backbones.base import Reader, check_text
 from ....dpt_core.backbones.stable_diffusion import split_tap, unet_taps
 from ..calls import ModelCall
 
@@ -84,6 +84,10 @@ class UNetBackbone:
         """On SD 1.x the pooled output is the state at the end of the text, unprojected."""
         sd15 = isinstance(self._model.model_config, comfy.supported_models.SD15)
         return source == "pooled" or (source == "eos_hidden" and sd15)
+
+    def check_text(self, source: str) -> None:
+        """Both vectors of CLIP fit."""
+        check_text(self.family, ("eos_hidden", "pooled"), source)
 
 
 def _with_input_patch(options: dict[str, Any], block: int, reader: Reader) -> dict[str, Any]:
