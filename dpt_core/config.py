@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -24,6 +25,27 @@ TEXT_SOURCES = ("eos_hidden", "pooled", "mean")
 """Text vectors `y` an adapter can be trained on: the hidden state at the end-of-text token, before
 any projection (the paper's); the text encoder's pooled output; or the mean over the prompt's own
 tokens of its last layer's states (for language models and T5, which have neither)."""
+
+LIMITS = {
+    "in_channels": (1, 2**16),
+    "text_width": (1, 2**16),
+    "patch": (1, 64),
+    "width": (4, 2**14),
+    "heads": (1, 2**10),
+    "feed_forward": (1, 2**17),
+    "encoder_layers": (1, 64),
+    "decoder_layers": (1, 64),
+    "matching_queries": (1, 2**12),
+    "grounding_queries": (0, 2**12),
+    "classes": (2, 2**16),
+    "contrastive_width": (1, 2**16),
+    "phrase_width": (1, 2**16),
+}
+"""Least and largest sizes. Far beyond what is of use: files come from strangers, and one number in
+them must not take a machine's memory."""
+
+LONGEST = 2**16
+"""Characters of a config in a file."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +72,9 @@ class AdapterConfig:
         contrastive_width: width of the contrastive alignment space (training only).
         phrase_width: width of the phrase encoder's hidden states (training only).
         dropout: dropout probability while training, in [0, 1).
+
+    Raises:
+        ValueError: a field is of another type or outside its range (:data:`LIMITS`).
     """
 
     in_channels: int
@@ -71,38 +96,45 @@ class AdapterConfig:
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.family not in FAMILIES:
-            raise ValueError(f"family must be one of {', '.join(FAMILIES)}; got {self.family!r}")
-        if self.family == "unet" and self.tap not in TAPS:
-            raise ValueError(f"tap must be one of {', '.join(TAPS)}; got {self.tap!r}")
-        if self.family != "unet" and not re.fullmatch(r"block\d{1,4}", self.tap):
-            raise ValueError(f"tap of a transformer must be block0, block1, …; got {self.tap!r}")
-        if self.text not in TEXT_SOURCES:
-            raise ValueError(f"text must be one of {', '.join(TEXT_SOURCES)}; got {self.text!r}")
+        taps = TAPS if self.family == "unet" else None
+        for name, choices in (("family", FAMILIES), ("tap", taps), ("text", TEXT_SOURCES)):
+            value = getattr(self, name)
+            if choices is not None and value not in choices:
+                got = reprlib.repr(value)
+                raise ValueError(f"{name} must be one of {', '.join(choices)}; got {got}")
+        if taps is None and not re.fullmatch(r"block\d{1,4}", str(self.tap)):
+            got = reprlib.repr(self.tap)
+            raise ValueError(f"tap of a transformer must be block0, block1, …; got {got}")
+        for name, (least, largest) in LIMITS.items():
+            value = getattr(self, name)
+            if type(value) is not int or not least <= value <= largest:  # True is an int, too
+                raise ValueError(
+                    f"{name} must be at least {least} and at most {largest}, a whole number; got "
+                    f"{reprlib.repr(value)}"
+                )
         if self.width % self.heads or self.width % 4:
             raise ValueError(
                 f"width must be a multiple of heads ({self.heads}) and of 4; got {self.width}"
             )
-        for name in ("in_channels", "text_width", "patch", "matching_queries", "decoder_layers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+        if type(self.dropout) not in (int, float) or not 0 <= self.dropout < 1:
+            raise ValueError(
+                f"dropout must be a number in [0, 1); got {reprlib.repr(self.dropout)}"
+            )
 
     @classmethod
     def from_json(cls, text: str) -> AdapterConfig:
         """Read a config written by :meth:`to_json`.
 
         Raises:
-            ValueError: not JSON, an unknown field, or a missing one.
+            ValueError: not JSON, an unknown field, a missing one, or one with a wrong value.
         """
-        try:
-            values = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"adapter config is not JSON: {error}") from error
+        values = _object(text)
         known = {field.name for field in fields(cls)}
         unknown = set(values) - known
         if unknown:
             raise ValueError(
-                f"adapter config has unknown fields {sorted(unknown)}; expected {sorted(known)}. "
+                f"adapter config has unknown fields {reprlib.repr(sorted(unknown))}; expected "
+                f"{sorted(known)}. "
                 "The file may come from a newer version of this pack"
             )
         if missing := {"in_channels", "text_width"} - set(values):
@@ -130,7 +162,13 @@ class AdapterConfig:
         def size(key: str, axis: int = 0) -> int:
             if key not in tensors:
                 raise ValueError(f"no DPT adapter: tensor {key!r} is missing")
-            return tensors[key].shape[axis]
+            shape = tensors[key].shape
+            if len(shape) <= axis:
+                raise ValueError(
+                    f"no DPT adapter: tensor {key!r} must have more than {axis} dimensions; its "
+                    f"shape is {list(shape)}"
+                )
+            return shape[axis]
 
         matching = known.get("matching_queries", cls.matching_queries)
         sizes = {
@@ -147,6 +185,29 @@ class AdapterConfig:
             "phrase_width": size("contrastive_align_projection_text.weight", 1),
         }
         return cls(**{**sizes, **known})
+
+
+def _object(text: str) -> dict[str, Any]:
+    """A JSON object, nothing in it twice.
+
+    Raises:
+        ValueError: something else.
+    """
+    if len(text) > LONGEST:
+        raise ValueError(f"adapter config has {len(text)} characters; expected at most {LONGEST}")
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len({key for key, _ in pairs}) < len(pairs):
+            raise ValueError("a field stands there twice")
+        return dict(pairs)
+
+    try:
+        values = json.loads(text, object_pairs_hook=once)
+    except (ValueError, RecursionError) as error:  # nested too deep, or a number too long
+        raise ValueError(f"adapter config is not JSON as expected: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"adapter config must be a JSON object; got {reprlib.repr(values)}")
+    return values
 
 
 def _count_layers(tensors: Mapping[str, torch.Tensor], prefix: str) -> int:
