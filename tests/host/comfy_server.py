@@ -19,7 +19,7 @@ from comfy_copy import ROOT, find_comfyui
 
 HERE = Path(__file__).resolve().parent
 MODELS = ("checkpoints", "controlnet", "dpt")
-START_LIMIT = 180
+START_LIMIT = 600
 RUN_LIMIT = 600
 
 
