@@ -45,7 +45,7 @@ class Checkpoint:
     Attributes:
         config: sizes and conventions of the adapter.
         adapter: the adapter, float32, in eval mode.
-        lora: LoRA tensors under their published names (:mod:`dpt_core.lora`); empty for stage 1.
+        lora: LoRA tensors under their names (:mod:`dpt_core.lora`); empty for stage 1.
     """
 
     config: AdapterConfig

@@ -82,20 +82,44 @@ def generate(
     Raises:
         ValueError: as many prompts as seeds are needed; correction needs an adapter that fits.
     """
+    pictures, scores = _sample(pipeline, prompts, seeds, sampling, adapter, "np")
+    return Generated((pictures * 255).round().astype(np.uint8), scores)
+
+
+def generate_latents(
+    pipeline: Any,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    sampling: Sampling,
+    adapter: DiscriminativeAdapter | None = None,
+) -> torch.Tensor:
+    """As :func:`generate`, but the scaled latents `[N, C, h, w]` of the pictures, not decoded."""
+    return _sample(pipeline, prompts, seeds, sampling, adapter, "latent")[0].float()
+
+
+def _sample(
+    pipeline: Any,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    sampling: Sampling,
+    adapter: DiscriminativeAdapter | None,
+    kind: str,
+) -> tuple[Any, np.ndarray]:
+    """What the pipeline gives as a kind of output, and the scores at the corrected steps."""
     if len(prompts) != len(seeds):
         raise ValueError(f"expected a seed per prompt; got {len(seeds)} for {len(prompts)}")
     if sampling.corrects and adapter is None:
         raise ValueError("self-correction needs an adapter: give one, or no correction")
     with _correcting(pipeline, prompts, sampling, adapter) as run:
-        pictures = pipeline(
+        images = pipeline(
             list(prompts),
             num_inference_steps=sampling.steps,
             guidance_scale=sampling.guidance,
             generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-            output_type="np",
+            output_type=kind,
         ).images
     scores = torch.stack(run.scores).numpy() if run and run.scores else np.empty((0, len(prompts)))
-    return Generated((pictures * 255).round().astype(np.uint8), scores)
+    return images, scores
 
 
 def _correcting(

@@ -1,7 +1,9 @@
-"""The DPT LoRA: rank-r updates of a UNet's attention projections under their published names.
+"""The DPT LoRA: rank-r updates of a UNet's linear layers.
 
-A published key reads `unet.<attention>.processor.<projection>_lora.<down|up>.weight`, with
-`<attention>` a diffusers module path and `<projection>` one of to_q, to_k, to_v, to_out.
+Attention projections have their published names,
+`unet.<attention>.processor.<projection>_lora.<down|up>.weight`, with `<attention>` a diffusers
+module path and `<projection>` one of to_q, to_k, to_v, to_out. Any other layer, such as those of a
+feed-forward network, is named by its whole path: `unet.<module>.lora.<down|up>.weight`.
 """
 
 from __future__ import annotations
@@ -14,10 +16,12 @@ import torch
 from torch import nn
 
 PREFIX = "unet."
-_KEY = re.compile(
+_PROJECTION = re.compile(
     r"unet\.(?P<attention>.+)\.processor\.(?P<projection>to_[qkv]|to_out)_lora"
     r"\.(?P<side>down|up)\.weight"
 )
+_LAYER = re.compile(r"unet\.(?P<module>.+)\.lora\.(?P<side>down|up)\.weight")
+_PROJECTED = re.compile(r"(?P<attention>.+)\.(?P<projection>to_[qkv]|to_out(?=\.0$))(\.0)?")
 
 
 class LoraUpdate(NamedTuple):
@@ -34,43 +38,57 @@ class LoraUpdate(NamedTuple):
 
 def is_lora_key(key: str) -> bool:
     """Whether a checkpoint key names a LoRA tensor."""
-    return _KEY.fullmatch(key) is not None
+    return _place(key) is not None
 
 
 def lora_key(module: str, side: str) -> str:
-    """Published key of a projection, e.g. `….attn1.to_out.0` and `down`."""
-    attention, projection = module.removesuffix(".0").rsplit(".", 1)
-    return f"{PREFIX}{attention}.processor.{projection}_lora.{side}.weight"
+    """Key of a layer's tensor.
+
+    Args:
+        module: diffusers path of the layer, e.g. `….attn1.to_out.0` or `….ff.net.2`.
+        side: `down` or `up`.
+    """
+    if match := _PROJECTED.fullmatch(module):
+        return f"{PREFIX}{match['attention']}.processor.{match['projection']}_lora.{side}.weight"
+    return f"{PREFIX}{module}.lora.{side}.weight"
+
+
+def _place(key: str) -> tuple[str, str] | None:
+    """Module and side that a key names, or None where it names no LoRA tensor."""
+    if match := _PROJECTION.fullmatch(key):
+        projection = match["projection"] + (".0" if match["projection"] == "to_out" else "")
+        return f"{match['attention']}.{projection}", match["side"]
+    match = _LAYER.fullmatch(key)
+    return (match["module"], match["side"]) if match else None
 
 
 def lora_updates(lora: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, LoraUpdate]]:
     """Group LoRA tensors by the diffusers module they update.
 
     Args:
-        lora: published keys → tensors.
+        lora: keys → tensors.
 
     Yields:
-        Module path (`….attn1.to_q`, `….attn1.to_out.0`) and its update.
+        Module path (`….attn1.to_q`, `….attn1.to_out.0`, `….ff.net.2`) and its update.
 
     Raises:
         ValueError: a key is not a LoRA key, or lacks its other half.
     """
     for key, down in lora.items():
-        match = _KEY.fullmatch(key)
-        if match is None:
+        place = _place(key)
+        if place is None:
             raise ValueError(f"not a LoRA key: {key!r}")
-        projection = match["projection"] + (".0" if match["projection"] == "to_out" else "")
-        module = f"{match['attention']}.{projection}"
-        other = lora_key(module, "up" if match["side"] == "down" else "down")
+        module, side = place
+        other = lora_key(module, "up" if side == "down" else "down")
         if other not in lora:
             raise ValueError(f"LoRA tensor {key!r} has no counterpart {other!r}")
-        if match["side"] == "down":
+        if side == "down":
             yield module, LoraUpdate(down, lora[other])
 
 
 @torch.no_grad()
 def merge_lora(unet: nn.Module, lora: Mapping[str, torch.Tensor], strength: float = 1.0) -> None:
-    """Add `strength · up · down` to a diffusers UNet's projections, in place.
+    """Add `strength · up · down` to a diffusers UNet's layers, in place.
 
     Merging again with the opposite strength takes it out, up to rounding.
 

@@ -4,6 +4,7 @@ from .contrastive import MatchingPairs, calibration_loss, contrastive_loss, reco
 from .denoising import denoising_loss, denoising_target
 from .grounding import cardinality_error, grounding_losses
 from .probing import Phrases, probing_losses
+from .score_weighted import score_weighted_loss
 from .weights import LossWeights, weighted_total
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "grounding_losses",
     "probing_losses",
     "recognition_loss",
+    "score_weighted_loss",
     "weighted_total",
 ]

@@ -48,14 +48,24 @@ class Backbone:
         Raises:
             ValueError: the folder holds no Stable Diffusion 1.x or 2.x model.
         """
-        from diffusers import DDPMScheduler, DiffusionPipeline
+        from diffusers import DiffusionPipeline
 
-        pipeline = DiffusionPipeline.from_pretrained(folder).to(device)
+        return cls.of(DiffusionPipeline.from_pretrained(folder).to(device), str(folder))
+
+    @classmethod
+    def of(cls, pipeline: Any, name: str = "the pipeline") -> Backbone:
+        """The parts of a diffusers pipeline, frozen.
+
+        Raises:
+            ValueError: it is of no Stable Diffusion 1.x or 2.x model.
+        """
+        from diffusers import DDPMScheduler
+
         names = ("unet", "vae", "text_encoder", "tokenizer")
         parts = {name: getattr(pipeline, name, None) for name in names}
         if lacking := [name for name, part in parts.items() if part is None]:
             raise ValueError(
-                f"{folder} is no Stable Diffusion 1.x or 2.x model: it has no {', '.join(lacking)}"
+                f"{name} is no Stable Diffusion 1.x or 2.x model: it has no {', '.join(lacking)}"
             )
         scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
         for part in (parts["unet"], parts["vae"], parts["text_encoder"]):

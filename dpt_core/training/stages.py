@@ -30,7 +30,7 @@ from .data import (
 )
 from .discrimination import DiscriminationTask, Pairs, collate
 from .loop import train
-from .lora import RANK, add_lora, lora_of
+from .lora import ATTENTION, RANK, add_lora, lora_of
 from .preview import box_preview
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,8 @@ class StageConfig:
         weights: coefficients of the losses.
         size: side of the square pictures in pixels.
         tap, patch: where the adapter reads the UNet, and the side of what it takes as one cell.
-        rank: of the LoRA (tuning).
+        rank, layers: of the LoRA, see :func:`~dpt_core.training.lora.add_lora` (tuning).
+        freeze_adapter: train the LoRA alone, as the published code can (tuning).
         gradient_checkpointing: recompute the UNet's activations instead of storing them (tuning).
     """
 
@@ -55,6 +56,8 @@ class StageConfig:
     tap: str = "up1"
     patch: int = 1
     rank: int = RANK
+    layers: tuple[str, ...] = ATTENTION
+    freeze_adapter: bool = False
     gradient_checkpointing: bool = True
 
 
@@ -172,7 +175,7 @@ def tune(
     phrase_encoder: Path | None = None,
     device: str | torch.device = "cpu",
 ) -> Path:
-    """Stage 2: train a probed adapter on, together with a LoRA of the model.
+    """Stage 2: train a probed adapter on, together with a LoRA of the model, or the LoRA alone.
 
     Args:
         probed: the checkpoint of stage 1.
@@ -186,13 +189,13 @@ def tune(
         dpt_core.training.loop.Interrupted: stopped; call again to go on.
     """
     backbone, phrases = _models(model, phrase_encoder, device)
-    adapter = load_checkpoint(probed).adapter.requires_grad_(True)
+    adapter = load_checkpoint(probed).adapter.requires_grad_(not config.freeze_adapter)
     taps = unet_taps(backbone.unet.config.block_out_channels)
     check_taps(taps, adapter.config.tap, adapter.config.in_channels)
     if config.gradient_checkpointing:
         backbone.unet.enable_gradient_checkpointing()
     torch.manual_seed(config.loop.seed)
-    add_lora(backbone.unet, config.rank)
+    add_lora(backbone.unet, config.rank, config.layers)
     return _train("dpt", backbone, adapter, phrases, sources, output, config, model.name)
 
 

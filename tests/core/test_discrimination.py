@@ -175,6 +175,15 @@ def test_command_line(parts, data_folder, tmp_path):
     tuning = ["train", "tuning", str(tmp_path / "model"), str(probed), *common, "--accumulate", "1"]
     invoke(*tuning, "--output", tmp_path / "two")
     assert len(load_checkpoint(tmp_path / "two" / "dpt.safetensors").lora) == 256
+    alone = ["--freeze-adapter", "--feed-forward", "--rank", "2", "--output", tmp_path / "three"]
+    invoke(*tuning, *alone)
+    kept, made = load_checkpoint(probed), load_checkpoint(tmp_path / "three" / "dpt.safetensors")
+    before, after = kept.adapter.state_dict(), made.adapter.state_dict()
+    assert all(torch.equal(after[key], value) for key, value in before.items())
+    layers = dict(lora_updates(made.lora))
+    assert all(down.shape[0] == 2 for down, _ in layers.values())
+    assert any(name.endswith("ff.net.2") for name in layers)
+    assert any(up.any() for _, up in layers.values())
     wrong = invoke(*probing[:-4], "--output", tmp_path / "x", "--tap", "up9", code=2)
     assert "tap must be one of" in wrong
     (data_folder / "3.png").unlink()  # only its line names it: without a check, hours would pass

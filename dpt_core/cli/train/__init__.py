@@ -6,8 +6,9 @@ from cyclopts import App
 
 from .demo import demo
 from .probing import probing
+from .reward import reward
 from .tuning import tuning
 
 app = App("train", help="Train an adapter, or remake the demo model.")
-for command in (probing, tuning, demo):
+for command in (probing, tuning, reward, demo):
     app.command(command)

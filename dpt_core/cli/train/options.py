@@ -13,6 +13,7 @@ from .. import emit, say
 from ..options import Natural, Positive, given
 
 if TYPE_CHECKING:
+    from ...training.config import LoopConfig
     from ...training.stages import Sources, StageConfig
 
 Output = Annotated[Path, Parameter(help="Folder of the run. Run again to go on.")]
@@ -77,9 +78,12 @@ class LoopOptions:
             device: where is trained.
             more: settings of the stage beside the loop's.
         """
+        return replace(published, loop=self.over(published.loop, device), **more)
+
+    def over(self, settings: LoopConfig, device: Any) -> LoopConfig:
+        """Settings with what was given in the place of their own."""
         precision = {"precision": "no"} if device.type == "cpu" else {}
-        loop = replace(published.loop, **(precision | given(self)))
-        return replace(published, loop=loop, **more)
+        return replace(settings, **(precision | given(self)))
 
 
 def training_device(name: str) -> Any:

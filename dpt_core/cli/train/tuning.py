@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from ..options import Positive
 from .options import (
@@ -27,6 +30,8 @@ def tuning(
     phrase_encoder: Phrases = None,
     size: Positive = 512,
     rank: Positive = 4,
+    feed_forward: Annotated[bool, Parameter(negative=())] = False,
+    freeze_adapter: Annotated[bool, Parameter(negative=())] = False,
     device: TrainDevice = "auto",
 ) -> None:
     """Stage 2: train the adapter on, together with a LoRA of the model.
@@ -42,9 +47,15 @@ def tuning(
         probed: The adapter of stage 1.
         size: Side of the pictures in pixels.
         rank: Rank of the LoRA.
+        feed_forward: Update the feed-forward layers beside the attention projections.
+        freeze_adapter: Train the LoRA alone and leave the adapter as it is.
     """
     device = training_device(device)
     from ...training import stages
+    from ...training.lora import ATTENTION, FEED_FORWARD
 
-    config = loop.stage(stages.TUNING, device, size=size, rank=rank)
+    config = loop.stage(
+        stages.TUNING, device, size=size, rank=rank, freeze_adapter=freeze_adapter,
+        layers=ATTENTION + FEED_FORWARD if feed_forward else ATTENTION,
+    )  # fmt: skip
     carry_out(stages.tune, model, probed, data.sources(), output, config, phrase_encoder, device)

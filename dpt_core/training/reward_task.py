@@ -1,0 +1,145 @@
+"""What a round of score-weighted tuning trains: a LoRA, on scored pictures of the model's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from ..correction import Correction
+from ..generation import Sampling
+from ..losses import denoising_loss, denoising_target, score_weighted_loss
+from .backbone import Backbone
+from .config import LoopConfig
+from .lora import ATTENTION, FEED_FORWARD
+from .rewards import RewardPrompt, advantages
+
+
+@dataclass(frozen=True)
+class RewardConfig:
+    """Settings of score-weighted tuning.
+
+    Attributes:
+        loop: optimisation in each round.
+        rounds: of draw, score, tune; the best by the development figure is kept.
+        sampling: how candidates are drawn.
+        candidates: per prompt and round, even; every second one is drawn without correction.
+        levels: timesteps at which a picture is scored, the mean of which is its reward.
+        earliest: least timestep that is trained; layouts form above.
+        anchored: share of a batch without caption, held to the untuned prediction: guidance
+            multiplies only what the caption changes.
+        rank, layers: of the LoRA, see :func:`~dpt_core.training.lora.add_lora`.
+        prompts_at_once: whose candidates are drawn together and kept in one file.
+        control: learn all pictures alike, with the denoising loss only: what tuning on one's own
+            pictures does without scores.
+    """
+
+    loop: LoopConfig = LoopConfig(
+        steps=320, batch_size=48, learning_rate=2e-3, schedule="cosine", warmup=10,
+        betas=(0.9, 0.99), weight_decay=0.0, ema=0.97, save_every=40,
+    )  # fmt: skip
+    rounds: int = 1
+    sampling: Sampling = field(default_factory=lambda: Sampling(20, 7.5, Correction()))
+    candidates: int = 8
+    levels: tuple[int, ...] = (350, 350, 550)
+    earliest: int = 500
+    anchored: float = 1 / 8
+    rank: int = 16
+    layers: tuple[str, ...] = ATTENTION + FEED_FORWARD
+    prompts_at_once: int = 4
+    control: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in (("rounds", 1), ("candidates", 2), ("prompts_at_once", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}; got {getattr(self, name)}")
+        if self.candidates % 2:
+            raise ValueError(
+                f"candidates must be even, half of them corrected; got {self.candidates}"
+            )
+
+
+class ScoredPicture(NamedTuple):
+    """What is learned from.
+
+    Attributes:
+        latent: `[C, h, w]`, scaled.
+        prompt: what it was drawn for.
+        advantage: in [-1, 1].
+    """
+
+    latent: torch.Tensor
+    prompt: str
+    advantage: float
+
+
+class ScoredPictures(Dataset[ScoredPicture]):
+    """Everything drawn in a round.
+
+    Args:
+        latents: `[P, K, C, h, w]`.
+        rewards: `[P, K]`.
+        prompts: `P` prompts.
+    """
+
+    def __init__(
+        self, latents: torch.Tensor, rewards: torch.Tensor, prompts: Sequence[RewardPrompt]
+    ) -> None:
+        self._latents, self._prompts = latents, prompts
+        self._advantages = advantages(rewards)
+
+    def __len__(self) -> int:
+        return self._advantages.numel()
+
+    def __getitem__(self, index: int) -> ScoredPicture:
+        row, place = divmod(index, self._latents.shape[1])
+        advantage = float(self._advantages[row, place])
+        return ScoredPicture(self._latents[row, place].float(), self._prompts[row].text, advantage)
+
+
+class ScoreWeightedTask(nn.Module):
+    """The loss of a round.
+
+    Args:
+        backbone: the model, with a LoRA on its UNet that is trained.
+        untuned: its UNet before the round, frozen.
+        config: settings.
+    """
+
+    def __init__(self, backbone: Backbone, untuned: nn.Module, config: RewardConfig) -> None:
+        super().__init__()
+        self.unet, self._backbone, self._config = backbone.unet, backbone, config
+        self._untuned = [untuned]  # in a list: no part of the checkpoint
+
+    def train(self, mode: bool = True) -> ScoreWeightedTask:
+        """The UNet stays in eval mode."""
+        super().train(mode)
+        self.unet.eval()
+        return self
+
+    def forward(self, batch: list[ScoredPicture]) -> dict[str, torch.Tensor]:
+        scheduler, device = self._backbone.scheduler, self.unet.device
+        latents = torch.stack([each.latent for each in batch]).to(device)
+        advantage = torch.tensor([each.advantage for each in batch], device=device)
+        anchored = torch.arange(len(batch)) < round(self._config.anchored * len(batch))
+        captions = [
+            "" if alone else each.prompt for alone, each in zip(anchored, batch, strict=True)
+        ]
+        advantage = advantage.masked_fill(anchored.to(device), 0.0)
+        noise = torch.randn_like(latents)
+        last = len(scheduler.alphas_cumprod)
+        timesteps = torch.randint(self._config.earliest, last, (len(batch),), device=device)
+        noisy = scheduler.add_noise(latents, noise, timesteps)
+        target = denoising_target(scheduler, latents, noise, timesteps)
+        context = self._backbone.read(captions).context
+        prediction = self.unet(noisy, timesteps, context).sample
+        if self._config.control:
+            return {"denoising": denoising_loss(prediction, target)}
+        (untuned,) = self._untuned
+        with torch.no_grad():
+            before = untuned(noisy, timesteps, context).sample
+        return {"score weighted": score_weighted_loss(prediction, before, target, advantage)}

@@ -1,0 +1,267 @@
+"""Score-weighted tuning: a LoRA that makes a model draw what the adapter finds right.
+
+Rounds of draw, score, tune. Several pictures are drawn for each prompt, some of them with
+self-correction; the frozen adapter scores them on the untuned model; the LoRA learns to make the
+better ones likelier and the worse ones less likely (:mod:`dpt_core.losses.score_weighted`). Needs
+prompts only.
+
+A run lives in a folder: `round-N/drawn` (a file for each few prompts), `round-N/tuning` (a run of
+:mod:`dpt_core.training.loop`) and `round-N/dpt.safetensors`. Whatever is there is not made again.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from ..checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from ..distributed import process_state
+from ..files import write_json, write_tensors
+from ..generation import generate_latents
+from ..lora import merge_lora
+from .backbone import Backbone
+from .loop import train
+from .lora import add_lora, load_lora, lora_of
+from .reward_task import RewardConfig, ScoredPictures, ScoreWeightedTask
+from .rewards import RewardPrompt, read_prompts, rewards
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT = "dpt.safetensors"
+
+DEVELOPMENT = 10
+"""Every so many-th prompt is not trained on but tells whether a round helped."""
+
+Figure = Callable[[Any], float]
+"""How well a pipeline draws; larger is better."""
+
+
+def tune_by_reward(
+    pipeline: Any,
+    checkpoint: Checkpoint,
+    prompts: Sequence[RewardPrompt],
+    folder: str | Path,
+    config: RewardConfig,
+    figure: Figure | None = None,
+) -> Checkpoint:
+    """Tune a LoRA on a model's own pictures; called again, it goes on.
+
+    Args:
+        pipeline: a diffusers pipeline of Stable Diffusion 1.x or 2.x, not tuned; unchanged.
+        checkpoint: whose adapter reads; its LoRA is not used.
+        prompts: what is drawn.
+        folder: where the run lives.
+        config: settings.
+        figure: on development prompts; rounds end when it falls. Without one all rounds are run and
+            the last is kept.
+
+    Returns:
+        The adapter with the LoRA of the best round.
+
+    Raises:
+        ValueError: the folder holds a run with other settings, or model and adapter do not fit.
+        dpt_core.training.loop.Interrupted: stopped; call again to go on.
+    """
+    folder = Path(folder)
+    _settle(folder, prompts, config)
+    best, best_figure = {}, None
+    lora: dict[str, torch.Tensor] = {}
+    for number in range(1, config.rounds + 1):
+        place = folder / f"round-{number}"
+        made = place / CHECKPOINT
+        if not made.exists():
+            drawn = _draw(pipeline, checkpoint, lora, prompts, place / "drawn", config, number)
+            tuned = _tune(pipeline, lora, drawn, place / "tuning", config)
+            if process_state().is_main_process:
+                save_checkpoint(made, Checkpoint(checkpoint.config, checkpoint.adapter, tuned))
+            process_state().wait_for_everyone()
+        lora = load_checkpoint(made).lora
+        value = None if figure is None else _figure(figure, pipeline, lora, place)
+        if value is not None and best_figure is not None and value < best_figure:
+            logger.info("round %d draws worse (%.4f < %.4f): stopped", number, value, best_figure)
+            break
+        best, best_figure = lora, value
+    return Checkpoint(checkpoint.config, checkpoint.adapter, best)
+
+
+def tune_from_folder(
+    model: Path, adapter: Path, prompts: Path, output: Path, config: RewardConfig, device: Any
+) -> Path:
+    """As :func:`tune_by_reward`, of files; every tenth prompt is the development figure's.
+
+    Args:
+        model: diffusers model directory, Stable Diffusion 1.x or 2.x.
+        adapter: the checkpoint whose adapter reads.
+        prompts: see :func:`~dpt_core.training.rewards.read_prompts`.
+        output: folder of the run.
+        config: settings.
+        device: where to compute.
+
+    Returns:
+        The checkpoint written, `output/dpt.safetensors`.
+
+    Raises:
+        ValueError: a file cannot be used, or see :func:`tune_by_reward`.
+    """
+    from diffusers import DiffusionPipeline
+
+    checkpoint, read = load_checkpoint(adapter), read_prompts(prompts)
+    pipeline = DiffusionPipeline.from_pretrained(model, local_files_only=True).to(device)
+    pipeline.set_progress_bar_config(disable=True)
+    checkpoint.adapter.to(device)
+    aside, rest = read[::DEVELOPMENT], [p for n, p in enumerate(read) if n % DEVELOPMENT]
+    if not rest:
+        raise ValueError(f"{prompts}: expected at least 2 prompts, one of them to tell by; got 1")
+
+    def figure(tuned: Any) -> float:
+        return mean_reward(pipeline, tuned, checkpoint, aside, config)
+
+    made = tune_by_reward(pipeline, checkpoint, rest, output, config, figure)
+    path = output / CHECKPOINT
+    if process_state().is_main_process:
+        save_checkpoint(path, made)
+    return path
+
+
+def mean_reward(
+    pipeline: Any,
+    tuned: Any,
+    checkpoint: Checkpoint,
+    prompts: Sequence[RewardPrompt],
+    config: RewardConfig,
+) -> float:
+    """Mean reward of one plain picture of each prompt, from seeds that no round draws from."""
+    found = []
+    for first in range(0, len(prompts), config.prompts_at_once):
+        some = prompts[first : first + config.prompts_at_once]
+        seeds = [
+            random.Random(f"development-{index}").randrange(2**31)
+            for index in range(first, first + len(some))
+        ]
+        texts = [prompt.text for prompt in some]
+        latents = generate_latents(tuned, texts, seeds, config.sampling.plain)
+        found.append(
+            rewards(pipeline, checkpoint.adapter, latents, some, config.levels, seed=first)
+        )
+    return float(torch.cat(found).mean())
+
+
+def with_lora(pipeline: Any, lora: dict[str, torch.Tensor]) -> Any:
+    """A pipeline whose UNet is a copy with a LoRA merged; the other parts are shared."""
+    unet = copy.deepcopy(pipeline.unet)
+    merge_lora(unet, lora)
+    tuned = copy.copy(pipeline)
+    tuned.register_modules(unet=unet)
+    return tuned
+
+
+def _settle(folder: Path, prompts: Sequence[RewardPrompt], config: RewardConfig) -> None:
+    """Keep the settings, or refuse others than those that are there."""
+    ours = json.loads(json.dumps({"prompts": [asdict(p) for p in prompts], **asdict(config)}))
+    path = folder / "config.json"
+    with process_state().main_process_first():
+        if not path.exists():
+            write_json(path, ours)
+    theirs = json.loads(path.read_text(encoding="utf-8"))
+    if changed := [key for key in ours if key != "rounds" and ours[key] != theirs.get(key)]:
+        raise ValueError(
+            f"{folder} holds a run with other settings ({', '.join(changed)}): take the same "
+            "settings to go on with it, or another folder"
+        )
+
+
+def _draw(
+    pipeline: Any,
+    checkpoint: Checkpoint,
+    lora: dict[str, torch.Tensor],
+    prompts: Sequence[RewardPrompt],
+    folder: Path,
+    config: RewardConfig,
+    number: int,
+) -> ScoredPictures:
+    """Draw and score what is missing of a round; processes take turns at the files."""
+    state, drawing = process_state(), with_lora(pipeline, lora)
+    parts = range(0, len(prompts), config.prompts_at_once)
+    for part in parts[state.process_index :: state.num_processes]:
+        path = _part(folder, part)
+        if not path.exists():
+            some = prompts[part : part + config.prompts_at_once]
+            latents, reward = _candidates(pipeline, drawing, checkpoint, some, config, number, part)
+            write_tensors(path, {"latents": latents.half(), "rewards": reward})
+            logger.info("round %d: %d of %d prompts", number, part + len(some), len(prompts))
+    state.wait_for_everyone()
+    made = [load_file(_part(folder, part)) for part in parts]
+    latents, reward = (torch.cat([each[key] for each in made]) for key in ("latents", "rewards"))
+    return ScoredPictures(latents, reward, prompts)
+
+
+def _part(folder: Path, part: int) -> Path:
+    return folder / f"{part:06d}.safetensors"
+
+
+def _candidates(
+    pipeline: Any,
+    drawing: Any,
+    checkpoint: Checkpoint,
+    prompts: Sequence[RewardPrompt],
+    config: RewardConfig,
+    number: int,
+    first: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Latents `[P, K, C, h, w]` and rewards `[P, K]` of a few prompts."""
+    half = config.candidates // 2
+    rows = [prompt for prompt in prompts for _ in range(half)]
+    latents, found = [], []
+    for which, sampling in enumerate((config.sampling.plain, config.sampling)):
+        seeds = [
+            random.Random(f"reward-{config.loop.seed}-{number}-{index}-{which}").randrange(2**31)
+            + candidate
+            for index in range(first, first + len(prompts))
+            for candidate in range(half)
+        ]
+        drawn = generate_latents(
+            drawing, [prompt.text for prompt in rows], seeds, sampling, checkpoint.adapter
+        )
+        found.append(rewards(pipeline, checkpoint.adapter, drawn, rows, config.levels, seed=first))
+        latents.append(drawn)
+    return tuple(
+        torch.cat([each.unflatten(0, (-1, half)) for each in kind], dim=1).cpu()
+        for kind in (latents, found)
+    )
+
+
+def _tune(
+    pipeline: Any,
+    lora: dict[str, torch.Tensor],
+    drawn: ScoredPictures,
+    folder: Path,
+    config: RewardConfig,
+) -> dict[str, torch.Tensor]:
+    """Train the LoRA on from where the round before left it."""
+    untuned = with_lora(pipeline, lora).unet.requires_grad_(False).eval()
+    unet = copy.deepcopy(pipeline.unet)
+    torch.manual_seed(config.loop.seed)
+    add_lora(unet, config.rank, config.layers)
+    if lora:
+        load_lora(unet, lora)
+    backbone = replace(Backbone.of(pipeline), unet=unet)
+    task = ScoreWeightedTask(backbone, untuned, config)
+    return lora_of(train(task, drawn, config.loop, folder, collate=list).unet)
+
+
+def _figure(figure: Figure, pipeline: Any, lora: dict[str, torch.Tensor], place: Path) -> float:
+    """A round's development figure, kept beside it."""
+    path = place / "development.json"
+    with process_state().main_process_first():
+        if not path.exists():
+            write_json(path, {"figure": figure(with_lora(pipeline, lora))})
+    return json.loads(path.read_text(encoding="utf-8"))["figure"]

@@ -1,0 +1,105 @@
+"""Score-weighted tuning: its loss, what it reads, and that a run can be killed anywhere."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+from benchmark_runs import invoke
+
+from dpt_core.checkpoint import load_checkpoint
+from dpt_core.losses import score_weighted_loss
+from dpt_core.training.data.examples import DataError
+from dpt_core.training.rewards import RewardPrompt, advantages, read_prompts
+
+
+def test_loss_has_the_gradient_of_the_published_one():
+    torch.manual_seed(0)
+    prediction, untuned, target = torch.randn(3, 4, 2, 5, 5).unbind()
+    advantage = torch.tensor([-1.0, -0.2, 0.0, 0.9])
+    prediction.requires_grad_()
+    w = ((1 + advantage) / 2).view(-1, 1, 1, 1)
+    good, bad = (prediction - target).square(), (2 * untuned - prediction - target).square()
+    published = torch.autograd.grad((w * good + (1 - w) * bad).mean(), prediction)[0]
+    ours = torch.autograd.grad(
+        score_weighted_loss(prediction, untuned, target, advantage), prediction
+    )[0]
+    torch.testing.assert_close(ours, published)
+
+
+def test_advantages_compare_within_a_prompt_and_scale_over_all():
+    rewards = torch.tensor([[0.1, 0.1, 0.3, 0.3], [0.90, 0.91, 0.90, 0.91]])
+    found = advantages(rewards)
+    torch.testing.assert_close(found.sum(1), torch.zeros(2), atol=1e-5, rtol=0)
+    assert found[0, 2] > 0.5 > 0.1 > found[1, 1] > 0
+    assert found.abs().max() <= 1
+
+
+def test_prompts_of_both_kinds(tmp_path):
+    plain = tmp_path / "prompts.txt"
+    plain.write_text("a red circle\n\n  two blue squares \n")
+    assert read_prompts(plain) == [RewardPrompt("a red circle"), RewardPrompt("two blue squares")]
+    lines = tmp_path / "prompts.jsonl"
+    lines.write_text('{"prompt": "a cat", "negatives": ["a dog"]}\n{"prompt": "a tree"}\n')
+    assert read_prompts(lines) == [RewardPrompt("a cat", ("a dog",)), RewardPrompt("a tree")]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "expected a prompt"),
+        ("red\n", "expected a JSON object"),
+        ('{"text": "a cat"}\n', '"prompt"'),
+        ('{"prompt": "a cat", "negatives": "a dog"}\n', "negatives must list texts"),
+    ],
+)
+def test_bad_prompts_say_where_and_what(content, message, tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    path.write_text(content)
+    with pytest.raises(DataError, match=message):
+        read_prompts(path)
+
+
+@pytest.fixture(scope="module")
+def arguments(model_folder, tmp_path_factory):
+    prompts = tmp_path_factory.mktemp("prompts") / "prompts.jsonl"
+    prompts.write_text(
+        '{"prompt": "a red circle"}\n'
+        '{"prompt": "a blue cross", "negatives": ["a red cross", "a blue circle"]}\n'
+        '{"prompt": "two black squares"}\n'
+    )
+    return [
+        "train", "reward", str(model_folder), str(model_folder / "dpt.safetensors"),
+        "--prompts", str(prompts), "--steps", "2", "--draw-steps", "2", "--batch-size", "3",
+        "--candidates", "2", "--rank", "2", "--rounds", "2", "--device", "cpu", "--save-every", "1",
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(arguments, tmp_path_factory):
+    output = tmp_path_factory.mktemp("whole")
+    invoke(*arguments, "--output", output)
+    return output
+
+
+def test_a_run_killed_anywhere_ends_the_same(arguments, whole, tmp_path):
+    expected = load_checkpoint(whole / "dpt.safetensors").lora
+    assert any("ff.net" in key for key in expected) and any("to_q" in key for key in expected)
+    assert any(value.any() for key, value in expected.items() if "up" in key)
+    killed = tmp_path / "killed"
+    shutil.copytree(whole, killed)
+    (killed / "dpt.safetensors").unlink()
+    (killed / "round-1" / "dpt.safetensors").unlink()
+    next((killed / "round-1" / "drawn").iterdir()).unlink()
+    shutil.rmtree(killed / "round-1" / "tuning")
+    shutil.rmtree(killed / "round-2")
+    invoke(*arguments, "--output", killed)
+    again = load_checkpoint(killed / "dpt.safetensors").lora
+    assert again.keys() == expected.keys()
+    assert all(torch.equal(again[key], expected[key]) for key in expected)
+
+
+def test_other_settings_are_refused(arguments, whole):
+    said = invoke(*arguments, "--output", whole, "--control", code=2)
+    assert "other settings (control)" in said
