@@ -19,13 +19,15 @@ kill leaves at most one such file beside each that was being written."""
 
 
 @contextmanager
-def complete(path: str | Path) -> Iterator[Path]:
+def complete(path: str | Path, durable: bool = True) -> Iterator[Path]:
     """Write a file under another name in its folder, then give it its name in one step.
 
     One process at a time may write a file. Where the block raises, the file stays as it was.
 
     Args:
         path: the file; its folder is made where there is none.
+        durable: also when the machine stops. Waiting for the disk takes some milliseconds, too
+            long for files that come by the thousand and can be made again.
 
     Yields:
         Where to write; it has no suffix that tells the format.
@@ -38,8 +40,9 @@ def complete(path: str | Path) -> Iterator[Path]:
     except Exception:
         partial.unlink(missing_ok=True)
         raise
-    with partial.open("r+b") as file:  # on the disk before the name says that it is complete
-        os.fsync(file.fileno())
+    if durable:
+        with partial.open("r+b") as file:  # on the disk before the name says that it is complete
+            os.fsync(file.fileno())
     partial.replace(path)
 
 
@@ -49,9 +52,10 @@ def write_bytes(path: str | Path, content: bytes) -> None:
         partial.write_bytes(content)
 
 
-def write_text(path: str | Path, text: str | Iterable[str]) -> None:
+def write_text(path: str | Path, text: str | Iterable[str], durable: bool = True) -> None:
     """Write UTF-8, one text or its pieces as they come; see :func:`complete`."""
-    with complete(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
+    opening = {"encoding": "utf-8", "newline": "\n"}
+    with complete(path, durable) as partial, partial.open("w", **opening) as file:
         file.writelines([text] if isinstance(text, str) else text)
 
 

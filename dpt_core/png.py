@@ -26,7 +26,7 @@ def save_png(picture: np.ndarray, path: Path, about: Mapping[str, str]) -> None:
     info = PngInfo()
     for key, value in about.items():
         info.add_text(key, value)
-    with complete(path) as partial:
+    with complete(path, durable=False) as partial:
         Image.fromarray(picture).save(partial, "PNG", pnginfo=info)
 
 

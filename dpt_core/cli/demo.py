@@ -72,13 +72,13 @@ def _show(sides: list[Side]) -> None:
     for side, number in zip(sides, held, strict=True):
         table.add_column(side.title, footer=f"{number} of {len(side.seeds)}")
         table.add_column("score", justify="right", footer=f"{side.curves[-1].mean():.3f}")
-    for place, seed in enumerate(sides[0].seeds):
+    for index, seed in enumerate(sides[0].seeds):
         cells = [str(seed)]
         for side in sides:
-            verdict = side.verdicts[place]
+            verdict = side.verdicts[index]
             cells += [
                 "[green]yes" if verdict.holds else f"[red]no[/]: {_shortly(verdict.failures)}",
-                f"{side.curves[-1, place]:.3f}",
+                f"{side.curves[-1, index]:.3f}",
             ]
         table.add_row(*cells)
     Console().print(table)

@@ -67,10 +67,10 @@ def generate(
         for first in range(0, count, batch_size):
             some = seeds[first : first + batch_size]
             drawn = draw(pipeline, [prompt] * len(some), some, settings, network)
-            for place, (number, picture) in enumerate(zip(some, drawn.pictures, strict=True)):
+            for index, (number, picture) in enumerate(zip(some, drawn.pictures, strict=True)):
                 path = out / f"{number:05d}.png"
                 about = {"prompt": prompt, "seed": str(number), "dpt": repr(settings)}
                 save_png(picture, path, about)
-                last = drawn.scores[-1, place] if len(drawn.scores) else None
+                last = drawn.scores[-1, index] if len(drawn.scores) else None
                 emit(f"{path}" + ("" if last is None else f"  last score {last:.4f}"))
             advance(len(some))

@@ -146,7 +146,7 @@ def choose_arms(names: Sequence[str], ways: Ways, lora: bool = True) -> tuple[Ar
         ValueError: there is no such arm, it stands there twice, or it needs what there is not.
     """
     arms = tuple(arm_of(name, ways) for name in names)
-    if doubled := [name for place, name in enumerate(names) if name in names[:place]]:
+    if doubled := [name for index, name in enumerate(names) if name in names[:index]]:
         raise ValueError(f"every arm is drawn once; got {doubled[0]!r} twice")
     if not lora and (tuned := [arm.name for arm in arms if arm.lora]):
         raise ValueError(f"the checkpoint has no LoRA: leave out the arm {tuned[0]!r}")

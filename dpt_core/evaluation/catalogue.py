@@ -6,13 +6,14 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import nn
 
 from .metrics import blip_scores, clip_scores, load_blip, load_clip, load_inception
 from .metrics.inception import check_inception
+from .metrics.latents import LatentFeatures
 from .metrics.local import check_model
 from .models import fingerprint
 from .passes import Scorer, reference_files
@@ -23,7 +24,7 @@ JUDGED = (
     Column("holds", "caption holds", share=True),
     Column("malformed", "malformed shapes", share=True),
 )
-INCEPTION = "inception"
+INCEPTION, LATENTS = "inception", "latents"
 
 
 class Loaded(NamedTuple):
@@ -105,25 +106,38 @@ class MetricWeights:
         return found
 
 
-class LoadedInception(NamedTuple):
-    """An Inception network, its digest, and one of it and the reference's file names."""
+class LoadedExtractor(NamedTuple):
+    """A network that sees features, its digest, and one of it and the reference's file names."""
 
     extractor: nn.Module
     weights: str
     reference: str
 
 
-def load_extractor(path: Path, files: Sequence[Path], device: str) -> LoadedInception:
+def load_extractor(path: Path, files: Sequence[Path], device: str) -> LoadedExtractor:
     """The network of FID and Inception score.
 
     Args:
         path, device: see :func:`~dpt_core.evaluation.metrics.load_inception`.
         files: the reference's pictures; may be none.
     """
-    extractor = load_inception(path, device)
+    return _extractor(load_inception(path, device), files)
+
+
+def latent_features(vae: Any, files: Sequence[Path]) -> LoadedExtractor:
+    """An autoencoder in place of that network; see :class:`~.metrics.latents.LatentFeatures`.
+
+    Args:
+        vae: of a diffusers pipeline.
+        files: the reference's pictures.
+    """
+    return _extractor(LatentFeatures(vae), [Path(file.name) for file in files])
+
+
+def _extractor(extractor: nn.Module, files: Sequence[Path]) -> LoadedExtractor:
     weights = fingerprint(extractor)
     names = "\n".join([weights, *(str(file) for file in files)])
-    return LoadedInception(extractor, weights, hashlib.sha256(names.encode()).hexdigest()[:16])
+    return LoadedExtractor(extractor, weights, hashlib.sha256(names.encode()).hexdigest()[:16])
 
 
 def _clip(folder: Path, device: str) -> Loaded:

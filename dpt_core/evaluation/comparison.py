@@ -93,16 +93,16 @@ def draw_comparison(prompt: str, sides: Sequence[Side]) -> Any:
     return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
 
 
-def _draw_picture(axes: Any, side: Side, place: int) -> None:
-    verdict = side.verdicts[place]
+def _draw_picture(axes: Any, side: Side, index: int) -> None:
+    verdict = side.verdicts[index]
     colour = "tab:green" if verdict.holds else "tab:red"
     words = "holds" if verdict.holds else "\n".join(
         textwrap.shorten(each, 32) for each in verdict.failures[:3]
     )  # fmt: skip
-    axes.imshow(side.pictures[place], interpolation="lanczos")
+    axes.imshow(side.pictures[index], interpolation="lanczos")
     axes.set(xticks=[], yticks=[])
-    axes.set_xlabel(f"seed {side.seeds[place]}\n{words}", color=colour, fontsize=8)
-    if place == 0:
+    axes.set_xlabel(f"seed {side.seeds[index]}\n{words}", color=colour, fontsize=8)
+    if index == 0:
         axes.set_ylabel(side.title, fontsize=11)
     for edge in axes.spines.values():
         edge.set(color=colour, linewidth=2)

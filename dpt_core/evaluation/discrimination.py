@@ -232,20 +232,13 @@ def answer_table(sides: Mapping[str, Mapping[str, Any]], asked: Asked) -> list[l
     """Accuracies as rows of cells, the first row being the heading."""
     names = {"base": "base", "lora": "with LoRA"}
     several = len(asked.timesteps) > 1
-    heading = [""]
-    for side in sides:
-        heading += [f"{names[side]}, timestep {level}" for level in asked.timesteps]
-        heading += [f"{names[side]}, mean"] * several
-    rows = [heading]
-    for name, title in TITLES.items():
-        cells = [title]
-        for figures in sides.values():
-            if name not in figures:
-                break
-            cells += [percent(each) for each in figures[name]["at"].values()]
-            cells += [percent(figures[name].get("mean"))] * several
-        if len(cells) == len(heading):
-            rows.append(cells)
+    rows = [["", *(f"timestep {level}" for level in asked.timesteps), *(["mean"] * several)]]
+    for side, figures in sides.items():
+        for name, title in TITLES.items():
+            if name in figures:
+                cells = [percent(each) for each in figures[name]["at"].values()]
+                cells += [percent(figures[name].get("mean"))] * several
+                rows.append([f"{names[side]}: {title}", *cells])
     return rows
 
 

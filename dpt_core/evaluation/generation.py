@@ -13,7 +13,7 @@ from ..files import write_json
 from ..generation import Sampling
 from . import catalogue
 from .arms import STANDARD, Arm, Ways, choose_arms
-from .catalogue import Metric, MetricWeights
+from .catalogue import LoadedExtractor, Metric, MetricWeights
 from .cost import equal_candidates, work
 from .models import Measure, Models
 from .passes import (
@@ -27,7 +27,7 @@ from .passes import (
 from .processes import Processes
 from .prompts import Source
 from .run import RunFolder, missing, run
-from .shapes import shapes_verdict
+from .shapes import rendered_scenes, shapes_verdict
 from .summary import Findings, Scored
 
 COSTS = "costs.json"
@@ -147,6 +147,7 @@ def score_pictures_of(
     processes: Processes,
     bar: Bar,
     readers: Metric | None = None,
+    vae: Any = None,
 ) -> Findings:
     """Score this process's pictures in every metric whose weights are given.
 
@@ -154,6 +155,8 @@ def score_pictures_of(
         opened, evaluation, processes, bar: as the pictures were drawn.
         readers: also read the first arm's pictures with these; see
             :func:`~dpt_core.evaluation.separation.readers`.
+        vae: in the shapes world, the model's autoencoder: how far pictures are from rendered
+            scenes, as it sees them.
 
     Returns:
         What there is to report once all processes are here.
@@ -168,10 +171,20 @@ def score_pictures_of(
     if readers and source.judged:
         first = opened.arms[:1]
         (reading,) = _score(readers, first, opened, evaluation, processes, bar).values()
-    inception = _inception(opened, evaluation, processes, bar)
+    inception, weights = {}, evaluation.weights
+    if weights.inception is not None:
+        real = reference_files(weights.reference) if weights.reference else []
+        loaded = catalogue.load_extractor(weights.inception, real, processes.device)
+        inception = _features(catalogue.INCEPTION, loaded, real, opened, evaluation, processes, bar)
+    latents = {}
+    if vae is not None and source.judged and len(source.prompts) > 1:
+        with processes.main_first():
+            real = rendered_scenes(opened.folder.path / "rendered", source.prompts)
+        seen = catalogue.latent_features(vae, real)
+        latents = _features(catalogue.LATENTS, seen, real, opened, evaluation, processes, bar)
     return Findings(
-        opened.folder, opened.arms, source, opened.costs, scored, inception, reading,
-        evaluation.weights.check(),
+        opened.folder, opened.arms, source, opened.costs, scored, inception, latents, reading,
+        weights.check(),
     )  # fmt: skip
 
 
@@ -196,24 +209,25 @@ def _score(
     return passes
 
 
-def _inception(
-    opened: Opened, evaluation: Evaluation, processes: Processes, bar: Bar
-) -> Mapping[str, Pass]:
-    """Features of an Inception network, of the pictures and of the reference."""
-    weights, folder = evaluation.weights, opened.folder
-    if weights.inception is None:
-        return {}
-    real = reference_files(weights.reference) if weights.reference else []
-    loaded = catalogue.load_extractor(weights.inception, real, processes.device)
-    count = len(evaluation.source.prompts)
-    passes = {arm.name: Pass(catalogue.INCEPTION, arm.name, loaded.weights) for arm in opened.arms}
+def _features(
+    name: str,
+    loaded: LoadedExtractor,
+    real: Sequence[Path],
+    opened: Opened,
+    evaluation: Evaluation,
+    processes: Processes,
+    bar: Bar,
+) -> dict[str, Pass]:
+    """Features that a network sees in all arms' pictures and, if there are any, in real ones."""
+    folder, count = opened.folder, len(evaluation.source.prompts)
+    passes = {arm.name: Pass(name, arm.name, loaded.weights) for arm in opened.arms}
     files: dict[Pass, Sequence[Path]] = {
         passes[arm.name]: PictureFiles(folder, arm, count) for arm in opened.arms
     }
     if real:
-        passes[REFERENCE] = Pass(catalogue.INCEPTION, REFERENCE, loaded.reference)
+        passes[REFERENCE] = Pass(name, REFERENCE, loaded.reference)
         files[passes[REFERENCE]] = real
-    with _counted("inception", files, folder, evaluation, processes, bar) as advance:
+    with _counted(name, files, folder, evaluation, processes, bar) as advance:
         for over, paths in files.items():
             extract_features(
                 folder, over, paths, loaded.extractor, evaluation.batch_size, advance,

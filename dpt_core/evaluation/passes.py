@@ -99,7 +99,7 @@ def extract_features(
         outputs = inception_outputs(extractor, [read_picture(path) for path in chosen])
         for kind, values in outputs._asdict().items():
             path = _features(folder, over, kind, batch)
-            with complete(path) as partial, partial.open("wb") as file:
+            with complete(path, durable=False) as partial, partial.open("wb") as file:
                 np.save(file, values)
         folder.write_rows(over, batch, [{"pictures": len(chosen)}])
         progress(len(chosen))

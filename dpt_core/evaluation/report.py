@@ -13,7 +13,7 @@ from ..files import complete, json_line, write_json, write_text
 from .discrimination import Answers
 from .page import page
 from .separation import READERS
-from .summary import DISTANCE, Findings, summarise
+from .summary import DISTANCE, FRECHET, IS, Findings, summarise
 from .tables import ALL, Column, arm_table, latex_table, markdown_table, reader_table
 
 TIMES = "timings.json"
@@ -84,7 +84,12 @@ def notes(results: dict[str, Any]) -> list[str]:
         lines.append(
             "Between seeds: root mean square difference of two pictures of a prompt at 32 pixels."
         )
-    if set(results["sets"]) - {DISTANCE}:
+    if FRECHET in results["sets"]:
+        lines.append(
+            "To rendered scenes: Fréchet distance of the autoencoder's features to those of right "
+            "pictures, rendered; compare only distances of equally many pictures."
+        )
+    if IS in results["sets"]:
         lines.append("FID and IS have no interval; IS: mean and deviation of its splits.")
     return lines
 

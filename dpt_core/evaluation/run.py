@@ -103,7 +103,12 @@ class RunFolder:
 
     def write_rows(self, arm: Task, batch: int, rows: Iterable[dict[str, Any]]) -> None:
         """Keep the rows of a batch, with which it is done."""
-        write_text(self.part(arm, batch), map(json_line, rows))
+        write_text(self.part(arm, batch), map(json_line, rows), durable=False)
+
+    def has(self, arm: Task, batch: int) -> bool:
+        """Whether a batch is done. A machine that stopped may leave an empty file under its name."""
+        part = self.part(arm, batch)
+        return part.exists() and part.stat().st_size > 0
 
     def rows(self, arm: Task) -> Iterator[dict[str, Any]]:
         """Rows of an arm's finished batches, by prompt."""
@@ -200,7 +205,7 @@ def missing(
         raise ValueError(f"batch size must be at least 1; got {batch_size}")
     for arm in arms:
         for batch, start in enumerate(range(0, len(prompts), batch_size)):
-            if share.has(batch) and not folder.part(arm, batch).exists():
+            if share.has(batch) and not folder.has(arm, batch):
                 yield arm, batch, prompts[start : start + batch_size]
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..png import save_png
 from ..shapes.caption import CATEGORIES, OPPOSITES, Caption, imagine, word
 from ..shapes.judge import judge
 from ..shapes.pairs import TRAINING_PAIRS, TRAINING_SEED, pair_captions
+from ..shapes.scene import compose, render
 from .prompts import Prompt, Source
 
 HELD_OUT, TUNING, FINAL, COMBINATIONS = SPLITS = ("held-out", "tuning", "final", "combinations")
@@ -88,6 +91,22 @@ def shapes_verdict(picture: np.ndarray, prompt: Prompt) -> dict[str, Any]:
     return {
         "holds": verdict.holds, "failures": list(verdict.failures), "malformed": malformed,
     }  # fmt: skip
+
+
+def rendered_scenes(folder: Path, prompts: Sequence[Prompt]) -> list[Path]:
+    """A right picture of every prompt, rendered: what pictures should look like.
+
+    Args:
+        folder: where they are kept.
+        prompts: of the shapes world.
+    """
+    files = []
+    for prompt in prompts:
+        files.append(folder / f"{prompt.index:05d}.png")
+        if not files[-1].exists():
+            scene = compose(prompt.caption, random.Random(f"rendered-{prompt.seed}"))
+            save_png(render(scene), files[-1], {"prompt": prompt.text})
+    return files
 
 
 def _captions(split: str) -> Iterator[tuple[Caption, random.Random]]:

@@ -23,8 +23,8 @@ from .separation import READERS, ZERO_SHOT
 from .statistics import average, paired_difference, proportion, separation, separation_estimate
 from .tables import ALL, Column
 
-FID, IS, DISTANCE = "fid", "inception_score", "distance"
-SETS = {FID: "FID ↓", IS: "IS ↑", DISTANCE: "between seeds"}
+FID, IS, FRECHET, DISTANCE = "fid", "inception_score", "frechet", "distance"
+SETS = {FID: "FID ↓", IS: "IS ↑", FRECHET: "to rendered scenes ↓", DISTANCE: "between seeds"}
 """Metrics of sets of pictures."""
 
 LAYOUT = 32
@@ -55,6 +55,7 @@ class Findings:
         costs: floating point operations per picture, by the arm's name.
         scored: metrics of single pictures, the headline first.
         inception: arm's name, and the reference where there is one → pass; empty without.
+        latents: the same for the model's own autoencoder, with rendered scenes as the reference.
         reading: the first arm's pictures as adapter and model read them, or None.
         skipped: metrics that were left out, one line each.
     """
@@ -65,6 +66,7 @@ class Findings:
     costs: Mapping[str, int]
     scored: Sequence[Scored]
     inception: Mapping[str, Pass] = field(default_factory=dict)
+    latents: Mapping[str, Pass] = field(default_factory=dict)
     reading: Pass | None = None
     skipped: Sequence[str] = ()
 
@@ -173,19 +175,26 @@ def _sets(found: Findings) -> dict[str, dict[str, dict[str, float]]]:
             sets[arm.name][DISTANCE] = average(seed_distances(found, arm))._asdict()
         if found.inception:
             sets[arm.name] |= _inception_sets(found, arm)
+        if found.latents:
+            sets[arm.name][FRECHET] = {"value": _distance(found, found.latents, arm)}
     return sets
 
 
 def _inception_sets(found: Findings, arm: Arm) -> dict[str, dict[str, float]]:
     folder, over, figures = found.folder, found.inception[arm.name], {}
-    if real := found.inception.get(REFERENCE):
-        distance = frechet_distance(
-            features(folder, real, "features"), features(folder, over, "features")
-        )
-        figures[FID] = {"value": distance}
+    if REFERENCE in found.inception:
+        figures[FID] = {"value": _distance(found, found.inception, arm)}
     score, deviation = inception_score(features(folder, over, "logits"))
     figures[IS] = {"value": score, "deviation": deviation}
     return figures
+
+
+def _distance(found: Findings, passes: Mapping[str, Pass], arm: Arm) -> float:
+    """Fréchet distance of an arm's pictures to the reference's."""
+    real, drawn = (
+        features(found.folder, passes[name], "features") for name in (REFERENCE, arm.name)
+    )
+    return frechet_distance(real, drawn)
 
 
 def seed_distances(found: Findings, arm: Arm) -> np.ndarray:

@@ -15,8 +15,7 @@ from tiny_metrics import TinyInception, load_tiny_inception
 from dpt_core.demo.load import CHECKPOINT
 from dpt_core.evaluation import catalogue, passes
 from dpt_core.evaluation.metrics import (
-    blip_contrastive,
-    blip_matching,
+    blip_scores,
     clip_scores,
     frechet_distance,
     inception_outputs,
@@ -124,8 +123,8 @@ def test_results_are_what_the_metrics_say(model_folder, given, unbroken, clip_fo
     pictures = np.stack([np.asarray(Image.open(file)) for file in files])
     expected = {
         "clip": clip_scores(load_clip(clip_folder), pictures, TEXTS),
-        "blip_itm": blip_matching(load_blip(blip_folder), pictures, TEXTS),
-        "blip_itc": blip_contrastive(load_blip(blip_folder), pictures, TEXTS),
+        "blip_itm": blip_scores(load_blip(blip_folder), pictures, TEXTS).matching,
+        "blip_itc": blip_scores(load_blip(blip_folder), pictures, TEXTS).contrastive,
     }
     pipeline, checkpoint = load_demo_of(model_folder)
     models = Models.of(pipeline, checkpoint)

@@ -32,7 +32,7 @@ from dpt_core.evaluation.discrimination import (
 from dpt_core.evaluation.models import Measure, Models
 from dpt_core.evaluation.processes import Processes
 from dpt_core.evaluation.report import write_report
-from dpt_core.evaluation.run import RunFolder, run
+from dpt_core.evaluation.run import RunFolder, missing, run
 from dpt_core.evaluation.scenes import unique_phrase
 from dpt_core.evaluation.shapes import (
     COMBINATIONS,
@@ -452,6 +452,17 @@ def test_other_settings_need_another_folder(models, unbroken):
         RunFolder(unbroken, {"prompts": 4}, [])
     with pytest.raises(ValueError, match="arm .*sampling.correction.strength 5.0 → None"):
         RunFolder(unbroken, {"prompts": 3}, standard_arms(PLAIN))
+
+
+def test_a_batch_that_a_crash_left_empty_is_drawn_again(unbroken, tmp_path):
+    shutil.copytree(unbroken, tmp_path / "run")
+    folder = RunFolder(tmp_path / "run", {"prompts": 3}, [])
+    arms, prompts = standard_arms(STEPS), shapes_source("held-out", 3).prompts
+    assert list(missing(arms, prompts, folder, 2)) == []
+    folder.part(arms[1], 1).write_bytes(b"")
+    assert [(arm.name, batch) for arm, batch, _ in missing(arms, prompts, folder, 2)] == [
+        ("self-correction", 1)
+    ]
 
 
 def test_rows_of_another_version_of_the_method_are_refused(unbroken, tmp_path, monkeypatch):

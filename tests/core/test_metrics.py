@@ -14,8 +14,7 @@ from tiny_metrics import (
 )
 
 from dpt_core.evaluation.metrics import (
-    blip_contrastive,
-    blip_matching,
+    blip_scores,
     clip_scores,
     frechet_distance,
     inception_outputs,
@@ -70,7 +69,7 @@ def test_blip_scores(blip_folder):
             cosine = blip.model(ids, picture[None], use_itm_head=False).itm_score
         matching.append((1 / (1 + (logits[0, 0] - logits[0, 1]).exp())).item())
         contrastive.append(cosine.item())
-    found = blip_matching(blip, PICTURES, TEXTS), blip_contrastive(blip, PICTURES, TEXTS)
+    found = blip_scores(blip, PICTURES, TEXTS)
     assert found[0] == pytest.approx(matching, abs=1e-5) and np.ptp(found[0]) > 1e-3
     assert found[1] == pytest.approx(contrastive, abs=1e-5) and np.ptp(found[1]) > 1e-3
 

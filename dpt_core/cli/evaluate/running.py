@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,8 @@ def pictures(
     bar = functools.partial(progress, shown=processes.main)
     generation.draw_pictures(models, opened, evaluation, processes, bar)
     reading = separation.readers(models, evaluation.measure) if readers else None
-    found = generation.score_pictures_of(opened, evaluation, processes, bar, reading)
+    vae = models.plain.vae if find_spec("torchmetrics") else None  # which computes the distance
+    found = generation.score_pictures_of(opened, evaluation, processes, bar, reading, vae)
     processes.wait()
     return found
 

@@ -1,9 +1,9 @@
 """Metrics of pictures, each a function that stands alone.
 
-Our own alignment score is :func:`dpt_core.measure.alignment_scores`.
+Our own alignment score is :func:`dpt_core.reading.alignment_scores`.
 """
 
-from .blip import Blip, blip_contrastive, blip_matching, blip_scores, load_blip
+from .blip import Blip, blip_scores, load_blip
 from .clip import Clip, clip_scores, load_clip
 from .inception import (
     frechet_distance,
@@ -15,8 +15,6 @@ from .inception import (
 __all__ = [
     "Blip",
     "Clip",
-    "blip_contrastive",
-    "blip_matching",
     "blip_scores",
     "clip_scores",
     "frechet_distance",

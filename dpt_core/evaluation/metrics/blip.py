@@ -79,15 +79,3 @@ def blip_scores(blip: Blip, pictures: Sequence[np.ndarray], prompts: Sequence[st
         model.vision_proj(seen[:, 0]), model.text_proj(alone[:, 0])
     )
     return BlipScores(matching.cpu().numpy(), contrastive.cpu().numpy())
-
-
-def blip_matching(blip: Blip, pictures: Sequence[np.ndarray], prompts: Sequence[str]) -> np.ndarray:
-    """Image-text matching (BLIP-ITM): see :class:`BlipScores` and :func:`blip_scores`."""
-    return blip_scores(blip, pictures, prompts).matching
-
-
-def blip_contrastive(
-    blip: Blip, pictures: Sequence[np.ndarray], prompts: Sequence[str]
-) -> np.ndarray:
-    """Image-text contrast (BLIP-ITC): see :class:`BlipScores` and :func:`blip_scores`."""
-    return blip_scores(blip, pictures, prompts).contrastive
