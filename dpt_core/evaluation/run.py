@@ -106,7 +106,7 @@ class RunFolder:
         write_text(self.part(arm, batch), map(json_line, rows), durable=False)
 
     def has(self, arm: Task, batch: int) -> bool:
-        """Whether a batch is done. A machine that stopped may leave an empty file under its name."""
+        """Whether a batch is done; a machine that stopped may leave an empty file."""
         part = self.part(arm, batch)
         return part.exists() and part.stat().st_size > 0
 
