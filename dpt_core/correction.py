@@ -7,10 +7,12 @@ Before the backbone denoises a latent, its conditional copy moves along the scor
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+
+from .settings import check_settings, setting
 
 ScoreFunction = Callable[[torch.Tensor], torch.Tensor]
 """From latents `[B, ...]` to alignment scores `[B]`, differentiable."""
@@ -28,17 +30,6 @@ published. The others take it from the backbone's one pass. lagged: the next ste
 guidance: the prediction of that pass, `x̂₀ + (move of z)/√ᾱ`, as a classifier guides."""
 
 
-def _setting(default: Any, help: str, **limits: Any) -> Any:
-    """A field of :class:`Correction`: its default, what it means, and what it may be.
-
-    Args:
-        default: of the field, and of every node, command and document.
-        help: for a tooltip or `--help`.
-        limits: `minimum`, `maximum` and a widget's `step` for numbers, `choices` for words.
-    """
-    return field(default=default, metadata={"help": help, **limits})
-
-
 @dataclass(frozen=True)
 class Correction:
     """How a run corrects itself. Node inputs, command options and documents follow from it.
@@ -49,42 +40,42 @@ class Correction:
         ValueError: a value is out of range or not a number, or two contradict each other.
     """
 
-    strength: float = _setting(
+    strength: float = setting(
         40.0,
         "How far the latent moves along the score's gradient (the paper's guidance factor, "
         "published value 0.5). Larger corrects more; 0 switches it off at no cost.",
         minimum=0.0, maximum=10_000.0, step=0.05,
     )  # fmt: skip
-    start_percent: float = _setting(
+    start_percent: float = setting(
         0.0,
         "Where in the sampling correction begins. The paper corrects from 0.",
         minimum=0.0, maximum=1.0, step=0.01,
     )  # fmt: skip
-    end_percent: float = _setting(
+    end_percent: float = setting(
         0.6,
         "Where correction ends. The paper corrects to 1; the layout forms early, so an earlier end "
         "saves time.",
         minimum=0.0, maximum=1.0, step=0.01,
     )  # fmt: skip
-    every_n_steps: int = _setting(
+    every_n_steps: int = setting(
         1,
         "Correct every n-th step of the sampler only. The paper corrects every step (1).",
         minimum=1, maximum=1000,
     )  # fmt: skip
-    mode: str = _setting(
+    mode: str = setting(
         "lagged",
         "exact: the paper's loop. The others take about half the extra time: lagged moves the next "
         "step's latent, guidance moves the step's own prediction.",
         choices=MODES,
     )
-    step: str = _setting(
+    step: str = setting(
         "annealed",
         "published: the paper's step, strength times the gradient. normalised: the gradient's "
         "direction with a length of its own (try strength 0.02 to 0.1). annealed: strength times "
         "the gradient times the share of noise (try 10 to 50).",
         choices=RULES,
     )
-    inner_steps: int = _setting(
+    inner_steps: int = setting(
         1,
         "Moves in a row at each corrected step, each with its own gradient and its own cost. The "
         "paper makes one. Only with mode exact.",
@@ -92,8 +83,7 @@ class Correction:
     )  # fmt: skip
 
     def __post_init__(self) -> None:
-        for each in fields(self):
-            _check(each.name, getattr(self, each.name), each.metadata)
+        check_settings(self)
         if self.start_percent > self.end_percent:
             raise ValueError(
                 f"start_percent ({self.start_percent:g}) must not exceed end_percent "
@@ -119,18 +109,6 @@ class Correction:
                 f"preset must be one of {', '.join((*PRESETS, CUSTOM))}; got {preset!r}"
             )
         return PRESETS[preset]
-
-
-def _check(name: str, value: Any, limits: Any) -> None:
-    """Refuse a setting that is none of its choices, no number, or out of range."""
-    if choices := limits.get("choices"):
-        if value not in choices:
-            raise ValueError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
-        return
-    low, high = limits["minimum"], limits["maximum"]
-    kinds, wanted = (int, "whole number") if isinstance(low, int) else ((int, float), "number")
-    if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
-        raise ValueError(f"{name} must be a {wanted} from {low:g} to {high:g}; got {value!r}")
 
 
 CUSTOM = "custom"

@@ -130,7 +130,7 @@ class Corrector:
 
     def step_at(self, sigma: float) -> int:
         """Index of the step that a noise level belongs to."""
-        return sum(sigma <= start * (1 + 1e-6) for start in self._starts[1:])
+        return step_at(sigma, self._starts)
 
     def is_due(self, sigma: float) -> bool:
         """Whether a call at a noise level is to be corrected."""
@@ -209,10 +209,7 @@ class Corrector:
     def _note(self, rows: Rows, scores: torch.Tensor) -> None:
         sigma = float(rows.sigma[0])
         self.corrected.add(self.step_at(sigma))
-        scores, image = scores.detach().float().cpu(), rows.image.cpu()
-        several = torch.zeros(int(image.max()) + 1)
-        sums, counts = (several.index_add(0, image, each) for each in (scores, scores * 0 + 1))
-        self.scores.append(sums / counts)
+        self.scores.append(mean_by_picture(scores, rows.image))
         self.levels.append(sigma)
         if self._listener is not None:
             self._listener(self.step_at(sigma), self.steps, self.scores[-1])
@@ -259,6 +256,29 @@ class Corrector:
             if found[-1]:
                 moves[row] = level.after[best]
         return moves, torch.tensor(found, device=rows.x.device)
+
+
+def step_at(sigma: float, starts: Sequence[float]) -> int:
+    """Index of the sampler's step that a noise level belongs to.
+
+    Args:
+        sigma: of a call; samplers of higher order also call between the steps.
+        starts: sigma at the start of each step, falling.
+    """
+    return sum(sigma <= start * (1 + 1e-6) for start in starts[1:])
+
+
+def mean_by_picture(scores: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+    """Scores `[B]`, on the CPU, of pictures that rows draw; NaN where no row draws a picture.
+
+    Args:
+        scores: `[R]`.
+        image: `[R]` which picture each row draws.
+    """
+    scores, image = scores.detach().float().cpu(), image.cpu()
+    several = torch.zeros(int(image.max()) + 1)
+    sums, counts = (several.index_add(0, image, each) for each in (scores, scores * 0 + 1))
+    return sums / counts
 
 
 def _like(rows: torch.Tensor, x: torch.Tensor) -> torch.Tensor:

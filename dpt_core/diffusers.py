@@ -44,7 +44,7 @@ def score_function(
         scores: list[torch.Tensor] = []
 
         def read(features: torch.Tensor) -> torch.Tensor:
-            scores.append(_score(backbone, adapter, features, call, text))
+            scores.append(features_score(backbone, adapter, features, call, text))
             raise TapReached
 
         with backbone.tapped(adapter.config.tap, read):
@@ -71,7 +71,7 @@ def text_vectors(pipeline: Any, prompts: Sequence[str], source: str = "eos_hidde
 def self_correcting(
     pipeline: Any,
     adapter: DiscriminativeAdapter,
-    text: torch.Tensor,
+    text: torch.Tensor | Callable[[], torch.Tensor],
     correction: Correction | None = None,
     *,
     guided: bool | None = None,
@@ -85,7 +85,8 @@ def self_correcting(
     Args:
         pipeline: a diffusers pipeline, or anything with its network and `scheduler`.
         adapter: the adapter, on the network's device.
-        text: `[B, D]`, or `[1, D]` for all pictures, text vectors of the positive prompts.
+        text: `[B, D]`, or `[1, D]` for all pictures, text vectors of the positive prompts; or what
+            returns them, where the pictures that are drawn together change.
         correction: settings; by default the preset balanced.
         guided: the network is called with unconditional rows first and as many conditional ones
             after them, as diffusers does with classifier-free guidance; by default the pipeline is
@@ -120,7 +121,8 @@ def self_correcting(
             return plain(*args, **kwargs)
         inside = True
         try:
-            return _corrected(backbone, adapter, run, call, _text_rows(call), text, plain)
+            texts = text() if callable(text) else text
+            return _corrected(backbone, adapter, run, call, _text_rows(call), texts, plain)
         finally:
             inside = False
 
@@ -136,7 +138,7 @@ def self_correcting(
         set_plainly(*args, **kwargs)
 
     set_plainly = scheduler.set_timesteps
-    with _attribute(module, "forward", forward), _attribute(
+    with replaced(module, "forward", forward), replaced(
         scheduler, "set_timesteps", set_timesteps
     ):  # fmt: skip
         yield run
@@ -169,7 +171,7 @@ class _Rows:
         found: list[torch.Tensor] = []
 
         def read(features: torch.Tensor) -> torch.Tensor:
-            score = _score(self.backbone, self.adapter, features, self.call, self.text)
+            score = features_score(self.backbone, self.adapter, features, self.call, self.text)
             found[:] = score.detach(), gradient_of(score, leaf, self._half)
             torch.set_grad_enabled(False)  # the rest needs no graph; enable_grad restores it
             return features.detach()
@@ -221,26 +223,27 @@ def _with_others(
     return torch.cat((backbone.run(forward, others)[0], predicted))
 
 
-def _score(
+def features_score(
     backbone: Backbone,
     adapter: DiscriminativeAdapter,
     features: torch.Tensor,
     call: BackboneCall,
     text: torch.Tensor,
 ) -> torch.Tensor:
+    """Alignment scores `[B]`, float32, of a call's features `[B, C, h, w]` at the tap."""
     sigma = torch.as_tensor(call.sigma, device=features.device).flatten().expand(len(features))
     queries = adapter.match(features.float(), backbone.path.level(sigma))
     return alignment_score(queries, text.float())
 
 
 @contextmanager
-def _attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
     """Set an attribute of one object for a while; what it hides comes back."""
-    hidden = vars(owner).get(name, _attribute)
+    hidden = vars(owner).get(name, replaced)
     setattr(owner, name, value)
     try:
         yield
     finally:
         delattr(owner, name)
-        if hidden is not _attribute:
+        if hidden is not replaced:
             setattr(owner, name, hidden)

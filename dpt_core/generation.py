@@ -13,6 +13,7 @@ import torch
 from .adapter import DiscriminativeAdapter
 from .correction import Correction
 from .diffusers import self_correcting, text_vectors
+from .search import Search, Searching
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,19 @@ class Generated(NamedTuple):
     """What came out.
 
     Attributes:
-        pictures: `[N, H, W, 3]` uint8.
-        scores: `[S, N]` alignment scores at the corrected steps, before each move; S may be 0.
+        pictures: `[M, H, W, 3]` uint8: one per prompt, or of a search those kept of each prompt,
+            one prompt after another, the best of each first.
+        scores: `[S, M]` alignment scores at the steps where they were read, before each move; S may
+            be 0.
+        seeds: what each picture was drawn from. Drawn from it alone, it is the same picture.
+        candidates: `[C, N]` of a search, the last score of each candidate, of the prompt's best
+            try.
     """
 
     pictures: np.ndarray
     scores: np.ndarray
+    seeds: list[int]
+    candidates: np.ndarray | None = None
 
 
 def generate(
@@ -68,6 +76,7 @@ def generate(
     seeds: Sequence[int],
     sampling: Sampling,
     adapter: DiscriminativeAdapter | None = None,
+    search: Search | None = None,
 ) -> Generated:
     """Sample one picture per prompt and seed.
 
@@ -75,15 +84,22 @@ def generate(
 
     Args:
         pipeline: a diffusers pipeline of Stable Diffusion 1.x, 2.x or SDXL.
-        prompts, seeds: one of each per picture.
-        sampling: how.
-        adapter: needed where the sampling corrects itself.
+        prompts, seeds: one of each per picture; of a search, the seed of the first candidate.
+        sampling: how, each candidate of a search included.
+        adapter: needed where the sampling corrects itself, and for a search.
+        search: draw several of each and keep the best.
 
     Raises:
-        ValueError: as many prompts as seeds are needed; correction needs an adapter that fits.
+        ValueError: as many prompts as seeds are needed; correction and search need an adapter that
+            fits.
     """
-    pictures, scores = _sample(pipeline, prompts, seeds, sampling, adapter, "np")
-    return Generated((pictures * 255).round().astype(np.uint8), scores)
+    _check(prompts, seeds, sampling, adapter, search)
+    if search:
+        return _searched(pipeline, prompts, seeds, sampling, adapter, search)
+    with _correcting(pipeline, prompts, sampling, adapter) as run:
+        pictures = _bytes(_sample(pipeline, prompts, seeds, sampling))
+    scores = torch.stack(run.scores).numpy() if run and run.scores else np.empty((0, len(prompts)))
+    return Generated(pictures, scores, list(seeds))
 
 
 def generate_latents(
@@ -94,32 +110,111 @@ def generate_latents(
     adapter: DiscriminativeAdapter | None = None,
 ) -> torch.Tensor:
     """As :func:`generate`, but the scaled latents `[N, C, h, w]` of the pictures, not decoded."""
-    return _sample(pipeline, prompts, seeds, sampling, adapter, "latent")[0].float()
+    _check(prompts, seeds, sampling, adapter, None)
+    with _correcting(pipeline, prompts, sampling, adapter):
+        return _sample(pipeline, prompts, seeds, sampling, output_type="latent").float()
 
 
-def _sample(
+class _Kept(NamedTuple):
+    """A picture that a search kept."""
+
+    score: float
+    seed: int
+    picture: np.ndarray
+    curve: np.ndarray
+    candidates: np.ndarray
+
+
+def _searched(
     pipeline: Any,
     prompts: Sequence[str],
     seeds: Sequence[int],
     sampling: Sampling,
+    adapter: DiscriminativeAdapter,
+    search: Search,
+) -> Generated:
+    """Search, and again where the best is not good enough."""
+    found: list[list[_Kept]] = [[] for _ in prompts]
+    for attempt in range(search.tries):
+        missing = [n for n, kept in enumerate(found) if not kept or kept[0].score < search.minimum]
+        if not missing:
+            break
+        texts = [prompts[n] for n in missing]
+        firsts = [seeds[n] + attempt * search.candidates for n in missing]
+        tried = _try(pipeline, texts, firsts, sampling, adapter, search)
+        for n, kept in zip(missing, tried, strict=True):
+            falling = sorted(found[n] + kept, key=lambda each: -each.score)
+            found[n] = falling[: search.keep]
+    kept = [each for best in found for each in best]
+    return Generated(
+        np.stack([each.picture for each in kept]),
+        np.stack([each.curve for each in kept], axis=1),
+        [each.seed for each in kept],
+        np.stack([best[0].candidates for best in found], axis=1),
+    )
+
+
+def _try(
+    pipeline: Any,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    sampling: Sampling,
+    adapter: DiscriminativeAdapter,
+    search: Search,
+) -> list[list[_Kept]]:
+    """What is kept of one try, per prompt, the best first."""
+    count = search.candidates
+    all_seeds = [seed + candidate for seed in seeds for candidate in range(count)]
+    text = text_vectors(pipeline, prompts, adapter.config.text)
+    searching = Searching(pipeline, adapter, text, search)
+    with searching.run(sampling.correction):
+        pictures = _sample(
+            pipeline, prompts, all_seeds, sampling,
+            num_images_per_prompt=count, callback_on_step_end=searching.last_step,
+        )  # fmt: skip
+    pool, left = searching.pool, iter(_bytes(pictures))
+    curves, scores = np.stack([each.numpy() for each in pool.curves.values()]), pool.scores.numpy()
+    return [
+        [
+            _Kept(scores[n, k], all_seeds[n * count + k], next(left), curves[:, n, k], scores[n])
+            for k in best
+        ]
+        for n, best in enumerate(pool.kept().tolist())
+    ]
+
+
+def _sample(
+    pipeline: Any, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling, **more: Any
+) -> Any:
+    """What the pipeline gives, pictures in [0, 1] unless told; a seed for every row it denoises."""
+    settings = {
+        "num_inference_steps": sampling.steps,
+        "guidance_scale": sampling.guidance,
+        "generator": [torch.Generator().manual_seed(seed) for seed in seeds],
+        "output_type": "np",
+    }
+    return pipeline(list(prompts), **settings | more).images
+
+
+def _bytes(pictures: np.ndarray) -> np.ndarray:
+    """Pictures in [0, 1] as uint8."""
+    return (pictures * 255).round().astype(np.uint8)
+
+
+def _check(
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    sampling: Sampling,
     adapter: DiscriminativeAdapter | None,
-    kind: str,
-) -> tuple[Any, np.ndarray]:
-    """What the pipeline gives as a kind of output, and the scores at the corrected steps."""
+    search: Search | None,
+) -> None:
+    """Refuse what cannot be drawn."""
     if len(prompts) != len(seeds):
         raise ValueError(f"expected a seed per prompt; got {len(seeds)} for {len(prompts)}")
-    if sampling.corrects and adapter is None:
-        raise ValueError("self-correction needs an adapter: give one, or no correction")
-    with _correcting(pipeline, prompts, sampling, adapter) as run:
-        images = pipeline(
-            list(prompts),
-            num_inference_steps=sampling.steps,
-            guidance_scale=sampling.guidance,
-            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-            output_type=kind,
-        ).images
-    scores = torch.stack(run.scores).numpy() if run and run.scores else np.empty((0, len(prompts)))
-    return images, scores
+    if adapter is None and (sampling.corrects or search):
+        raise ValueError(
+            "self-correction and search need an adapter: give one, or no correction and no search"
+        )
 
 
 def _correcting(

@@ -35,6 +35,50 @@ def score_curves(scores: Mapping[int, Sequence[float]], width: int = 768, height
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
+def search_curves(
+    scores: Mapping[int, Sequence[float]],
+    dropped: Sequence[int],
+    names: Sequence[str],
+    width: int = 768,
+    height: int = 512,
+):
+    """Draw the scores of a search against the step, one line per candidate.
+
+    Lines of dropped candidates end with a cross; those of the kept are thick.
+
+    Args:
+        scores: step (from 0) → scores of the candidates, NaN where none was read; may be empty.
+        dropped: per candidate, after how many steps it was dropped, 0 where it was kept.
+        names: of the candidates.
+        width, height: size in pixels.
+
+    Returns:
+        `[height, width, 3]` uint8.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    figure, canvas = _figure(width, height)
+    axes = figure.add_subplot(xlabel="step", ylabel="alignment score")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    for candidate, (after, name) in enumerate(zip(dropped, names, strict=True)):
+        points = [(step + 1, scores[step][candidate]) for step in sorted(scores)]
+        points = [(step, score) for step, score in points if score == score]
+        if not points:
+            continue
+        label = f"{name}, dropped after step {after}" if after else f"{name}, kept"
+        (line,) = axes.plot(*zip(*points, strict=True), marker=".", label=label,
+                            linewidth=1 if after else 2.5)  # fmt: skip
+        if after:
+            axes.plot(*points[-1], marker="x", markersize=9, color=line.get_color())
+    if len(names) <= 10 and axes.lines:
+        axes.legend(frameon=False)
+    if not axes.lines:
+        axes.text(0.5, 0.5, "no score was read", ha="center", transform=axes.transAxes)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
 def loss_curves(rows: Sequence[Mapping[str, float]], width: int = 960, height: int = 540):
     """Draw losses against step, each averaged over about a hundredth of the run.
 

@@ -17,6 +17,7 @@ NODES = {
     "text_encode": "TextEncode",
     "self_correction": "SelfCorrection",
     "ksampler": "KSampler",
+    "search_ksampler": "SearchKSampler",
     "alignment_score": "AlignmentScore",
     "select_best": "SelectBest",
     "ground_phrase": "GroundPhrase",

@@ -1,4 +1,4 @@
-"""The settings of a correction as node inputs; they follow from :class:`dpt_core.Correction`."""
+"""Settings as node inputs; they follow from :class:`dpt_core.Correction` and the like."""
 
 from __future__ import annotations
 
@@ -19,7 +19,12 @@ def correction_inputs() -> list[io.Input]:
         tooltip="balanced and fast correct the steps where it pays most, published does what the "
         "paper does; the settings below count under custom only.",
     )
-    return [preset, *map(_input, fields(Correction))]
+    return [preset, *setting_inputs(Correction)]
+
+
+def setting_inputs(settings: type) -> list[io.Input]:
+    """An input for every field of a dataclass of settings, in the order of their declaration."""
+    return [_input(each) for each in fields(settings)]
 
 
 def _input(setting: Field) -> io.Input:

@@ -13,7 +13,9 @@ from .options import (
     Natural,
     Positive,
     SamplingOptions,
+    SearchOptions,
     correction_of,
+    search_of,
 )
 from .progress import progress
 
@@ -28,18 +30,20 @@ def generate(
     count: Positive = 4,
     seed: Natural = 0,
     correction: CorrectionOptions = CorrectionOptions(),
+    search: SearchOptions = SearchOptions(),
     lora: Lora = 1.0,
     sampling: SamplingOptions = SamplingOptions(),
     batch_size: Positive = 1,
     device: Device = "auto",
 ) -> None:
-    """Draw a prompt with LoRA and self-correction: pictures SEED.png in a folder.
+    """Draw a prompt with LoRA, self-correction and search: pictures SEED.png in a folder.
 
     For example:
 
         dpt generate MODEL_DIR "a red cube" --adapter dpt.safetensors
         dpt generate MODEL_DIR "three dogs" --adapter dpt.safetensors \\
             --preset fast --lora 0
+        dpt generate MODEL_DIR "two birds" --adapter dpt.safetensors --candidates 4
 
     Args:
         model: A diffusers model directory: SD 1.x, 2.x or SDXL.
@@ -47,11 +51,13 @@ def generate(
         adapter: A DPT checkpoint: .safetensors or published .bin. Without one the model draws
             plainly.
         out: Folder for the pictures.
-        count: How many pictures.
-        seed: Seed of the first picture.
+        count: How many pictures, each of them searched for where there are candidates.
+        seed: Seed of the first picture; of a search, of its first candidate.
         batch_size: Pictures drawn together.
     """
-    wanted = correction_of(correction)
+    wanted, looking = correction_of(correction), search_of(search)
+    if looking and adapter is None:
+        raise ValueError("a search chooses by the adapter's score: give one with --adapter")
     settings = sampling.sampling(wanted if adapter else None)
     device = chosen_device(device)
     if adapter is None:
@@ -62,12 +68,14 @@ def generate(
     from ..generation import generate as draw
     from ..png import save_png
 
-    seeds = range(seed, seed + count)
+    apart = looking.candidates * looking.tries if looking else 1  # no candidate is drawn twice
+    seeds = range(seed, seed + count * apart, apart)
     with progress("drawing", count) as advance:
         for first in range(0, count, batch_size):
             some = seeds[first : first + batch_size]
-            drawn = draw(pipeline, [prompt] * len(some), some, settings, network)
-            for index, (number, picture) in enumerate(zip(some, drawn.pictures, strict=True)):
+            drawn = draw(pipeline, [prompt] * len(some), some, settings, network, looking)
+            pictures = zip(drawn.seeds, drawn.pictures, strict=True)
+            for index, (number, picture) in enumerate(pictures):
                 path = out / f"{number:05d}.png"
                 about = {"prompt": prompt, "seed": str(number), "dpt": repr(settings)}
                 save_png(picture, path, about)

@@ -11,6 +11,7 @@ from cyclopts.validators import Number
 
 from ..correction import CUSTOM, PRESETS, Correction
 from ..evaluation import defaults
+from ..search import Search
 
 if TYPE_CHECKING:
     from ..evaluation.models import Measure
@@ -36,18 +37,21 @@ PRESET_HELP = (
 )
 
 
-def _correction_options(name: str, several: bool) -> type:
-    """Options of every setting of a correction, none of which is given by default.
+def _options_of(name: str, settings: type, origin: str, several: bool = False, *first: Any) -> type:
+    """Options of every setting of a dataclass, none of which is given by default.
 
     Args:
-        name: of the class.
+        name: of the class that is made.
+        settings: a dataclass of :func:`~dpt_core.settings.setting` fields.
+        origin: where the value of what is not given comes from, for people.
         several: each may be given several times.
+        first: fields before them.
     """
-    made: list[Any] = [("preset", Annotated[str, Parameter(help=PRESET_HELP)], BALANCED)]
-    for each in fields(Correction):
+    made: list[Any] = list(first)
+    for each in fields(settings):
         kind = type(each.default)
         kind = list[kind] if several else kind
-        help = f"{each.metadata['help']} [{BALANCED}: {each.default}]"
+        help = f"{each.metadata['help']} [{origin}: {each.default}]"
         shown = Parameter(help=help, show_default=False)
         made.append((each.name, Annotated[kind | None, shown], field(default=None)))
     # The module's name lets cyclopts find the annotations.
@@ -55,11 +59,26 @@ def _correction_options(name: str, several: bool) -> type:
     return Parameter(name="*")(base)
 
 
-CorrectionOptions = _correction_options("CorrectionOptions", several=False)
+_PRESET = ("preset", Annotated[str, Parameter(help=PRESET_HELP)], BALANCED)
+
+CorrectionOptions = _options_of("CorrectionOptions", Correction, BALANCED, False, _PRESET)
 """`preset` and every field of :class:`~dpt_core.correction.Correction`, None where not given."""
 
-SweepOptions = _correction_options("SweepOptions", several=True)
+SweepOptions = _options_of("SweepOptions", Correction, BALANCED, True, _PRESET)
 """The same with lists of values."""
+
+SearchOptions = _options_of("SearchOptions", Search, "of a search")
+"""Every field of :class:`~dpt_core.search.Search`, None where not given."""
+
+
+def search_of(options: Any) -> Search | None:
+    """The search that options describe; None where none of them is given.
+
+    Raises:
+        ValueError: the settings cannot be.
+    """
+    settings = given(options)
+    return Search(**settings) if settings else None
 
 
 def given(options: Any) -> dict[str, Any]:

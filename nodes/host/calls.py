@@ -13,6 +13,9 @@ CHUNKED = ("cond_or_uncond", "uuids")
 """Options with an entry for each chunk of rows: whoever patches the model divides the batch by
 them."""
 
+PICTURES = "dpt_pictures"
+"""Option that says which picture of the batch each row of a chunk draws, where not all pass."""
+
 
 @dataclass(frozen=True)
 class ModelCall:
@@ -65,6 +68,11 @@ class ModelCall:
     def chunk(self) -> int:
         """Rows in each chunk."""
         return len(self.x) // max(1, len(self.options.get(CHUNKED[0], ())))
+
+    @property
+    def pictures(self) -> list[int]:
+        """Which picture of the batch each row of a chunk draws."""
+        return self.options.get(PICTURES) or list(range(self.chunk))
 
     def _options_of(self, rows: torch.Tensor) -> dict[str, Any]:
         """Whole chunks keep an entry each; rows out of one get an entry of their own."""

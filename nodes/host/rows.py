@@ -90,6 +90,7 @@ class Targets:
         """The rows of a call that draw the positive prompt, None if there are none."""
         size, uuids, device = call.chunk, call.options.get("uuids") or [], call.x.device
         readers = [(target, _readers(target, call)) for target in self._targets]
+        pictures = call.pictures
         context = call.inputs.get("c_crossattn")
         doubtful = {row for other in self._others for row in _matches(other, context)}
         found: list[tuple[int, Target, int]] = []
@@ -107,7 +108,7 @@ class Targets:
         rows = torch.tensor([row for row, _, _ in found], device=device)
         return ConditionalRows(
             index=rows,
-            image=rows % size,
+            image=torch.tensor([pictures[row % size] for row, _, _ in found], device=device),
             text=torch.stack([target.text[which] for _, target, which in found]).to(device),
             areas=[target.area for _, target, _ in found],
         )
@@ -115,14 +116,17 @@ class Targets:
 
 def _readers(target: Target, call: ModelCall) -> dict[int, int]:
     """Rows of a call that read a target's context → row of the target's text."""
-    context, texts = call.inputs.get("c_crossattn"), len(target.text)
+    context, texts, pictures = call.inputs.get("c_crossattn"), len(target.text), call.pictures
     if target.context is None or context is None:  # the host's name of the chunk must do
         size, uuids = call.chunk, call.options.get("uuids") or []
         named = [row for row in range(len(call.x)) if uuids and uuids[row // size] == target.uuid]
-        return {row: row % size % texts for row in named}
+        return {row: pictures[row % size] % texts for row in named}
     rows = _matches(target.context, context)
     one_each = len(target.context) == texts
-    return {row: which if one_each else row % call.chunk % texts for row, which in rows.items()}
+    return {
+        row: which if one_each else pictures[row % call.chunk] % texts
+        for row, which in rows.items()
+    }
 
 
 def _context(entry: Mapping[str, Any]) -> torch.Tensor | None:

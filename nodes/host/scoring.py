@@ -71,6 +71,21 @@ class Scorer:
         self.run_tapped(apply_model, chosen, read)
         return scores[0]
 
+    def read_along(
+        self, apply_model: ApplyModel, call: ModelCall, rows: ConditionalRows
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """A call's result, which stays as it is, and the scores `[R]` that were read on the way.
+
+        None in their place where the pass never came to the tap.
+        """
+        scores: list[torch.Tensor] = []
+
+        def read(h: torch.Tensor) -> torch.Tensor:
+            scores.append(self._score(h[rows.index], call.sigma[rows.index], rows.text))
+            return h
+
+        return self.run_tapped(apply_model, call, read), scores[0] if scores else None
+
     def gradients(
         self, apply_model: ApplyModel, call: ModelCall, rows: ConditionalRows, x: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:

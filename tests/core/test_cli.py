@@ -13,7 +13,15 @@ from benchmark_runs import invoke
 from dpt_core import PRESETS, Correction, __version__
 from dpt_core.cli.app import app
 from dpt_core.cli.loading import chosen_device
-from dpt_core.cli.options import CorrectionOptions, SweepOptions, correction_of, given
+from dpt_core.cli.options import (
+    CorrectionOptions,
+    SearchOptions,
+    SweepOptions,
+    correction_of,
+    given,
+    search_of,
+)
+from dpt_core.search import Search
 
 COMMANDS = [
     ("demo",), ("generate",), ("score",), ("convert",), ("evaluate", "shapes"),
@@ -61,6 +69,14 @@ def test_every_setting_of_a_correction_is_an_option(command):
         assert f"--{name.replace('_', '-')} " in said
 
 
+def test_every_setting_of_a_search_is_an_option():
+    said = invoke("generate", "--help")
+    for each in fields(Search):
+        assert f"--{each.name.replace('_', '-')} " in said
+    assert search_of(SearchOptions()) is None
+    assert search_of(SearchOptions(candidates=2)) == Search(2)
+
+
 def test_settings_take_the_place_of_the_presets():
     assert correction_of(CorrectionOptions()) == PRESETS["balanced"] == Correction()
     assert correction_of(CorrectionOptions(preset="published")) == PRESETS["published"]
@@ -101,6 +117,7 @@ def test_a_device_is_chosen_once_for_all():
         (("demo", "a red circle", "--preset", "best"), "preset must be one of balanced, fast"),
         (("demo", "a red circle", "--inner-steps", 3), "needs mode exact"),
         (("evaluate", "sweep", "out", "--strength", "a"), "--strength"),
+        (("generate", ".", "a dog", "--candidates", 4), "give one with --adapter"),
         (("nothing",), 'Unknown command "nothing"'),
         (("score", ".", "a dog", "--adapter", "a.bin"), "nothing to score"),
         (

@@ -1,0 +1,278 @@
+"""Search: draw several candidates of a picture, drop the worse ones early, finish the best.
+
+A noisy latent already tells how well its picture will agree with the text, and reading that score
+costs nothing in a pass that is needed anyway.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .adapter import DiscriminativeAdapter
+from .backbones.base import BackboneCall, rows_of
+from .backbones.registry import backbone_of
+from .correction import Correction
+from .corrector import Corrector, step_at
+from .diffusers import features_score, replaced, self_correcting
+from .settings import check_settings, setting
+
+
+@dataclass(frozen=True)
+class Search:
+    """How a run searches. Node inputs, command options and documents follow from it.
+
+    Checked when it is made.
+
+    Raises:
+        ValueError: a value is out of range or not a number, or more are kept than are drawn.
+    """
+
+    candidates: int = setting(
+        4,
+        "How many candidates of each picture begin, from the seed, the seed + 1 and so on. The "
+        "worse ones are dropped early.",
+        minimum=1, maximum=64,
+    )  # fmt: skip
+    decide_after: float = setting(
+        0.3,
+        "Share of the steps after which only those to keep are left. Later decides better and "
+        "costs more.",
+        minimum=0.0, maximum=1.0, step=0.01,
+    )  # fmt: skip
+    keep: int = setting(
+        1, "How many of the candidates are finished, the best first.", minimum=1, maximum=64
+    )
+    stages: int = setting(
+        1,
+        "In how many equal parts of that time candidates are dropped: 3 takes 8 to 4, to 2, to 1.",
+        minimum=1, maximum=16,
+    )  # fmt: skip
+    minimum: float = setting(
+        -1.0,
+        "With more than one try: the score from which a finished picture is good enough. Scores "
+        "lie between -1 and 1.",
+        minimum=-1.0, maximum=1.0, step=0.01,
+    )  # fmt: skip
+    tries: int = setting(
+        1,
+        "How often a picture is drawn at most, from new candidates each time, until its score "
+        "reaches the minimum.",
+        minimum=1, maximum=100,
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        if self.keep > self.candidates:
+            raise ValueError(
+                f"keep ({self.keep}) must not exceed candidates ({self.candidates}): draw more or "
+                "keep fewer"
+            )
+
+    def plan(self, steps: int) -> dict[int, int]:
+        """After how many steps how many candidates go on; the last entry is what is kept.
+
+        Args:
+            steps: of the sampler, ≥ 1.
+        """
+        last = max(1, math.floor(self.decide_after * steps + 0.5))
+        plan: dict[int, int] = {}
+        for stage in range(1, self.stages + 1):
+            share = stage / self.stages
+            left = self.candidates * (self.keep / self.candidates) ** share
+            plan[max(1, math.floor(last * share + 0.5))] = max(self.keep, round(left))
+        return plan
+
+
+class Pool:
+    """The candidates of some pictures: their scores, and which are still drawn.
+
+    Args:
+        search: how many, and when they are dropped.
+        pictures: how many.
+        steps: of the sampler.
+
+    Attributes:
+        alive: `[B, C]` bool, candidates that are still drawn.
+        dropped: `[B, C]` steps that a candidate had taken when it was dropped, 0 while it is alive.
+    """
+
+    def __init__(self, search: Search, pictures: int, steps: int) -> None:
+        self._plan, self._steps, self._keep = search.plan(steps), steps, search.keep
+        self.alive = torch.ones(pictures, search.candidates, dtype=torch.bool)
+        self.dropped = torch.zeros(pictures, search.candidates, dtype=torch.int64)
+        self._sums: dict[int, torch.Tensor] = {}
+
+    @property
+    def turns(self) -> list[int]:
+        """Steps before which candidates are dropped, and the end."""
+        return sorted({*(step for step in self._plan if step < self._steps), self._steps})
+
+    def is_read(self, step: int) -> bool:
+        """Whether a step's scores count: the last one before candidates are dropped, or of all."""
+        return step + 1 in self.turns
+
+    def note(self, step: int, scores: torch.Tensor, picture: Any, candidate: Any) -> None:
+        """Keep scores of a step; several of the same candidate count as their mean.
+
+        Args:
+            step: from 0.
+            scores: `[n]`.
+            picture, candidate: whose, `[n]` each or a number.
+        """
+        sums = self._sums.setdefault(step, torch.zeros(2, *self.alive.shape))
+        scores = scores.detach().float().cpu()
+        sums[0][picture, candidate] += scores
+        sums[1][picture, candidate] += 1
+
+    def come_to(self, step: int) -> None:
+        """Drop what is due before a step.
+
+        Raises:
+            ValueError: nothing has been read to choose by.
+        """
+        for due, left in self._plan.items():
+            count = int(self.alive.sum(1).max())
+            if due > step or count <= left:
+                continue
+            if not self._sums:
+                raise ValueError(
+                    "no score was read before candidates had to be dropped: the positive "
+                    "conditioning is not active in the first steps, or another node skips them"
+                )
+            falling = self._ranking()[:, left:count]
+            self.alive.scatter_(1, falling, False)
+            self.dropped.scatter_(1, falling, min(due, self._steps))
+
+    def kept(self) -> torch.Tensor:
+        """The candidates that are left, `[B, K]`, the best of each picture first."""
+        self.come_to(self._steps)
+        return self._ranking()[:, : self._keep]
+
+    @property
+    def scores(self) -> torch.Tensor:
+        """The last score that was read of each candidate, `[B, C]`, NaN where none was."""
+        last = torch.full(self.alive.shape, math.nan)
+        for step in sorted(self._sums):
+            read = self.curves[step]
+            last = torch.where(read.isnan(), last, read)
+        return last
+
+    @property
+    def curves(self) -> dict[int, torch.Tensor]:
+        """Step → scores `[B, C]`, NaN where none was read."""
+        return {step: sums[0] / sums[1] for step, sums in sorted(self._sums.items())}
+
+    def _ranking(self) -> torch.Tensor:
+        """Candidates `[B, C]`, the best first; of equals the earlier one; the dropped last."""
+        worth = self.scores.nan_to_num(nan=-2.0).masked_fill(~self.alive, -math.inf)
+        return worth.argsort(dim=1, descending=True, stable=True)
+
+
+class Searching:
+    """Candidates drawn together by a diffusers pipeline; the dropped ones cost nothing.
+
+    The pipeline goes on with all rows, and its scheduler with all it remembers; the network sees
+    only those that are alive. So every row is what it would be if it were drawn alone, with any
+    scheduler. Rows go by picture, then candidate.
+
+    Args:
+        pipeline: a diffusers pipeline that runs with guidance.
+        adapter: the adapter, on its device.
+        text: `[B, D]` text vectors of the prompts.
+        search: how.
+
+    Attributes:
+        pool: the candidates of the run.
+    """
+
+    def __init__(
+        self, pipeline: Any, adapter: DiscriminativeAdapter, text: torch.Tensor, search: Search
+    ) -> None:
+        self._pipeline, self._adapter, self._search = pipeline, adapter, search
+        self._backbone = backbone_of(pipeline)
+        self._text = text.repeat_interleave(search.candidates, dim=0)
+        self._starts: list[float] = []
+        self.pool: Pool
+
+    @contextmanager
+    def run(self, correction: Correction | None) -> Iterator[None]:
+        """A context in which the pipeline is called once, with :meth:`last_step` as callback.
+
+        Args:
+            correction: how every candidate corrects itself, or None.
+
+        Raises:
+            ValueError: the adapter does not fit the model.
+        """
+        module = self._backbone.module
+        correction = correction or Correction(strength=0.0)
+        with self_correcting(self._pipeline, self._adapter, self._alive_text, correction) as run:
+            inner, self._starts = module.forward, []
+
+            def forward(*args: Any, **kwargs: Any) -> Any:
+                return self._forward(inner, run, self._backbone.call(args, kwargs))
+
+            with replaced(module, "forward", forward):
+                yield
+
+    def last_step(self, pipeline: Any, index: int, timestep: Any, values: dict) -> dict:
+        """For `callback_on_step_end`: only the kept latents are decoded, the best first."""
+        if index < pipeline.num_timesteps - 1:
+            return {}
+        each = torch.arange(len(self.pool.alive))[:, None] * self._search.candidates
+        return {"latents": values["latents"][(each + self.pool.kept()).flatten()]}
+
+    def _forward(self, inner: Any, run: Corrector, call: BackboneCall) -> Any:
+        sigma = float(call.sigmas()[0])
+        if not self._starts:
+            scheduler = self._pipeline.scheduler
+            first = getattr(scheduler, "begin_index", None) or 0
+            self._starts = list(dict.fromkeys(scheduler.timesteps.tolist()[first:]))
+            pictures = len(self._text) // self._search.candidates
+            self.pool = Pool(self._search, pictures, len(self._starts))
+        step = step_at(sigma, self._starts)
+        self.pool.come_to(step)
+        rows = self._rows
+        index = torch.cat((rows, rows + len(self._text))).to(call.x.device)
+        part = call.select(index) if len(index) < len(call.x) else call
+        noted, found = len(run.scores), []
+        corrects = run.correction.strength > 0 and run.is_due(sigma)
+        free = self._reading(part, found) if self.pool.is_read(step) and not corrects else None
+        with free or nullcontext():
+            output = self._backbone.run(inner, part)
+        of = rows // self._search.candidates, rows % self._search.candidates
+        for scores in run.scores[noted:] or found:
+            self.pool.note(step, scores, *of)
+        predicted = output[0]
+        if part is not call:
+            predicted = predicted.new_zeros(len(call.x), *predicted.shape[1:])
+            predicted[index] = output[0]
+        return (predicted,) if isinstance(output, tuple) else type(output)(predicted)
+
+    @contextmanager
+    def _reading(self, call: BackboneCall, found: list[torch.Tensor]) -> Iterator[None]:
+        """Read the score of the conditional rows in a pass that goes on."""
+        half = slice(len(call.x) // 2, None)
+        conditional, text = call.select(half), self._alive_text()
+
+        def read(features: torch.Tensor) -> torch.Tensor:
+            own = features[half]
+            found.append(features_score(self._backbone, self._adapter, own, conditional, text))
+            return features
+
+        with torch.no_grad(), self._backbone.tapped(self._adapter.config.tap, read):
+            yield
+
+    @property
+    def _rows(self) -> torch.Tensor:
+        """The rows that are alive, of one half of a call."""
+        return self.pool.alive.flatten().nonzero()[:, 0]
+
+    def _alive_text(self) -> torch.Tensor:
+        return rows_of(self._text, self._rows, len(self._text))
