@@ -26,8 +26,8 @@ class SearchKSampler(io.ComfyNode):
             display_name="DPT Search KSampler",
             category="DPT",
             description="KSampler that begins several candidates of every picture, drops the worse "
-            "ones early by their alignment score, and finishes the best. Its seed, drawn alone with "
-            "DPT KSampler, gives the same picture.",
+            "ones early by their alignment score, and finishes the best. DPT KSampler draws the "
+            "same picture from the seed that is said.",
             inputs=[
                 *(each for each in sampler_inputs() if each.id != "adapter"),
                 AdapterIO.Input("adapter", tooltip="The adapter that scores alignment."),

@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 
 NODES = [
     "DPT_LoadAdapter", "DPT_ApplyLoRA", "DPT_TextEncode", "DPT_SelfCorrection", "DPT_KSampler",
-    "DPT_AlignmentScore", "DPT_SelectBest", "DPT_GroundPhrase", "DPT_DemoModel",
+    "DPT_SearchKSampler", "DPT_AlignmentScore", "DPT_SelectBest", "DPT_GroundPhrase",
+    "DPT_DemoModel",
 ]  # fmt: skip
 SAMPLING = {
     "seed": 3, "steps": 4, "cfg": 7.5, "sampler_name": "euler", "scheduler": "normal",
