@@ -55,7 +55,7 @@ class BoxHead(nn.Module):
 
 
 class DiscriminativeAdapter(nn.Module):
-    """A transformer with learned queries on top of a diffusion UNet's features.
+    """A transformer with learned queries on top of a diffusion backbone's features.
 
     Args:
         config: sizes and conventions.
@@ -79,6 +79,9 @@ class DiscriminativeAdapter(nn.Module):
         self.contrastive_align_projection_text = nn.Linear(
             config.phrase_width, config.contrastive_width
         )
+        if config.text == "mean":
+            self.register_buffer("text_mean", torch.zeros(config.text_width))
+            self.register_buffer("text_scale", torch.ones(config.text_width))
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / INITIAL_TEMPERATURE)))
 
     def forward(self, features: torch.Tensor, timesteps: torch.Tensor) -> AdapterOutput:
@@ -112,6 +115,20 @@ class DiscriminativeAdapter(nn.Module):
         alone = self.config.decoder_layers == 1
         positions = self.query_embed.weight[:matching] if alone else self.query_embed.weight
         return self.map_to_clip(self._decode(features, timesteps, positions)[:, :matching])
+
+    def compared(self, text: torch.Tensor) -> torch.Tensor:
+        """What the matching queries are compared with, float32.
+
+        States of language models have dimensions so large that they would rule a cosine: their
+        means over a prompt are taken relative to the mean and scale of the training's prompts,
+        which the adapter keeps.
+
+        Args:
+            text: `[B, D]` text vectors y.
+        """
+        if self.config.text != "mean":
+            return text.float()
+        return (text.float() - self.text_mean) / self.text_scale
 
     def _decode(
         self, features: torch.Tensor, timesteps: torch.Tensor, queries: torch.Tensor

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from .adapter import DiscriminativeAdapter
 from .config import LIMITS, AdapterConfig
 from .files import write_tensors
-from .lora import is_lora_key, lora_updates
+from .lora import GENERIC, PREFIX, is_lora_key, lora_updates
 from .torch_files import MOST_TENSORS, TorchFileError, read_torch_file
 
 logger = logging.getLogger(__name__)
@@ -165,10 +165,14 @@ def _split(tensors: Tensors) -> tuple[Tensors, Tensors]:
         if (first := names.setdefault(_bare(key), key)) != key:
             raise ValueError(f"{first!r} and {key!r} are the same tensor: remove one of them")
     bare = {name: tensors[key] for name, key in names.items()}
-    adapter = {key: value for key, value in bare.items() if not key.startswith("unet.")}
-    lora = {key: value for key, value in bare.items() if key.startswith("unet.")}
+    networks = (PREFIX, GENERIC)
+    adapter = {key: value for key, value in bare.items() if not key.startswith(networks)}
+    lora = {key: value for key, value in bare.items() if key.startswith(networks)}
     if strange := [key for key in lora if not is_lora_key(key)]:
-        raise ValueError(f"{len(strange)} tensors under unet. are no LoRA, e.g. {strange[0]!r}")
+        raise ValueError(
+            f"{len(strange)} tensors under unet. or diffusion_model. are no LoRA, e.g. "
+            f"{strange[0]!r}"
+        )
     return adapter, lora
 
 
@@ -202,6 +206,7 @@ def _check_lora(lora: Tensors) -> None:
 def _build(config: AdapterConfig, tensors: Tensors) -> DiscriminativeAdapter:
     with torch.device("meta"):
         adapter = DiscriminativeAdapter(config)
+    tensors = _identity(config) | tensors
     wanted = adapter.state_dict()
     missing, extra = wanted.keys() - tensors.keys(), tensors.keys() - wanted.keys()
     if missing or extra:
@@ -222,3 +227,11 @@ def _build(config: AdapterConfig, tensors: Tensors) -> DiscriminativeAdapter:
 
 def _few(names: Iterable[str]) -> str:
     return reprlib.repr(sorted(names)) if names else "none"
+
+
+def _identity(config: AdapterConfig) -> Tensors:
+    """Mean and scale that leave a text vector as it is, for files that lack them."""
+    if config.text != "mean":
+        return {}
+    width = config.text_width
+    return {"text_mean": torch.zeros(width), "text_scale": torch.ones(width)}

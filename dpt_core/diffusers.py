@@ -233,7 +233,7 @@ def features_score(
     """Alignment scores `[B]`, float32, of a call's features `[B, C, h, w]` at the tap."""
     sigma = torch.as_tensor(call.sigma, device=features.device).flatten().expand(len(features))
     queries = adapter.match(features.float(), backbone.path.level(sigma))
-    return alignment_score(queries, text.float())
+    return alignment_score(queries, adapter.compared(text))
 
 
 @contextmanager

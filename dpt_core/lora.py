@@ -3,7 +3,8 @@
 Attention projections have their published names,
 `unet.<attention>.processor.<projection>_lora.<down|up>.weight`, with `<attention>` a diffusers
 module path and `<projection>` one of to_q, to_k, to_v, to_out. Any other layer, such as those of a
-feed-forward network, is named by its whole path: `unet.<module>.lora.<down|up>.weight`.
+feed-forward network, is named by its whole path: `unet.<module>.lora.<down|up>.weight`. Layers of
+transformers have the host's names: `diffusion_model.<module>.lora_<down|up>.weight`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ _PROJECTION = re.compile(
 )
 _LAYER = re.compile(r"unet\.(?P<module>.+)\.lora\.(?P<side>down|up)\.weight")
 _PROJECTED = re.compile(r"(?P<attention>.+)\.(?P<projection>to_[qkv]|to_out(?=\.0$))(\.0)?")
+GENERIC = "diffusion_model."
+_GENERIC = re.compile(r"(?P<module>diffusion_model\..+)\.lora_(?P<side>down|up)\.weight")
 
 
 class LoraUpdate(NamedTuple):
@@ -45,9 +48,12 @@ def lora_key(module: str, side: str) -> str:
     """Key of a layer's tensor.
 
     Args:
-        module: diffusers path of the layer, e.g. `….attn1.to_out.0` or `….ff.net.2`.
+        module: diffusers path of the layer, e.g. `….attn1.to_out.0` or `….ff.net.2`, or the
+            host's, e.g. `diffusion_model.layers.1.attention.out`.
         side: `down` or `up`.
     """
+    if module.startswith(GENERIC):
+        return f"{module}.lora_{side}.weight"
     if match := _PROJECTED.fullmatch(module):
         return f"{PREFIX}{match['attention']}.processor.{match['projection']}_lora.{side}.weight"
     return f"{PREFIX}{module}.lora.{side}.weight"
@@ -58,7 +64,7 @@ def _place(key: str) -> tuple[str, str] | None:
     if match := _PROJECTION.fullmatch(key):
         projection = match["projection"] + (".0" if match["projection"] == "to_out" else "")
         return f"{match['attention']}.{projection}", match["side"]
-    match = _LAYER.fullmatch(key)
+    match = _LAYER.fullmatch(key) or _GENERIC.fullmatch(key)
     return (match["module"], match["side"]) if match else None
 
 

@@ -46,7 +46,8 @@ def measure(
         if rows is None or len(rows.index) < len(call.x):
             raise ValueError(
                 "the positive conditioning was not recognised in the model's call: another node "
-                "changed it on the way. Wire the conditioning of DPT_TextEncode without it"
+                "changed it on the way, or the prompt is empty. Wire the conditioning of "
+                "DPT_TextEncode without that node"
             )
         return reading.scorer.scores(executor, call, rows)
 

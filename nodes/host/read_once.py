@@ -147,7 +147,7 @@ def read_once(
 
 
 def encode_pictures(vae: Any, images: torch.Tensor) -> torch.Tensor:
-    """Latents of pictures `[B, H, W, C]` in [0, 1], of any size.
+    """Latents `[B, C, h, w]` or `[B, C, 1, h, w]` of pictures `[B, H, W, C]` in [0, 1].
 
     Raises:
         ValueError: there is no VAE.
@@ -155,7 +155,10 @@ def encode_pictures(vae: Any, images: torch.Tensor) -> torch.Tensor:
     if vae is None:
         raise ValueError("vae is missing: the checkpoint has none; load one with VAELoader")
     pixels = whole_cells(images[..., :3].movedim(-1, 1), vae.spacial_compression_encode())
-    return vae.encode(pixels.movedim(1, -1))
+    pixels = pixels.movedim(1, -1)
+    if getattr(vae, "latent_dim", 2) == 3:  # a video VAE takes a batch for the frames of one film
+        return torch.cat([vae.encode(picture) for picture in pixels.split(1)])
+    return vae.encode(pixels)
 
 
 def _draws_that_fit(model: Any, latents: torch.Tensor) -> int:

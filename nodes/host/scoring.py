@@ -204,9 +204,8 @@ class Scorer:
 
     def _score(self, h: torch.Tensor, sigma: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
         """Alignment scores `[R]` of tapped features, in float32."""
-        return alignment_score(
-            self._adapter.match(h.float(), self.noise.level(sigma)), text.float()
-        )
+        queries = self._adapter.match(h.float(), self.noise.level(sigma))
+        return alignment_score(queries, self._adapter.compared(text))
 
     def _in_parts(
         self,

@@ -1,7 +1,8 @@
 """The text vector `y` on its way through the host: attached by DPT_TextEncode, read while sampling.
 
-A CONDITIONING made by DPT_TextEncode carries `dpt_text: {"eos_hidden": [1, D], "pooled": [1, P]}`,
-with the words and the embedding that the vectors belong to.
+A CONDITIONING made by DPT_TextEncode carries `dpt_text`: `eos_hidden` `[1, D]`, `pooled` `[1, P]`
+and `mean` `[1, D]`, whichever its text encoder gives, with the words and the embedding that the
+vectors belong to.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def text_vector(
     Args:
         cond: the entry's dictionary.
         config: the adapter's config.
-        backbone: the model's, which knows whether the host's pooled output is the adapter's y.
+        backbone: the model's, which knows what of the host's pooled output is the adapter's y.
 
     Raises:
         ValueError: no usable vector, or one of another width.
@@ -44,8 +45,12 @@ def text_vector(
         return None
     stale = _is_stale(vectors.get(EMBEDDING), embedding)
     text = None if stale else vectors.get(config.text)
-    if text is None and backbone.pooled_is(config.text):
-        text = cond.get("pooled_output")
+    if text is None:
+        text = backbone.from_pooled(config.text, cond.get("pooled_output"))
+    elif config.text == "pooled":
+        text = backbone.from_pooled(config.text, text)
+    elif config.text == "mean" and not text.any():  # of an empty prompt
+        return None
     if text is None and stale:
         raise ValueError(
             "a node between DPT_TextEncode and the sampler changed the positive conditioning "

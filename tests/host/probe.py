@@ -55,6 +55,7 @@ def probe(
     prepare=lambda patcher: None,
     sigma: float = 2.0,
     size: tuple[int, ...] = (2, 4, 16, 16),
+    noise: torch.Tensor | None = None,
 ) -> None:
     """Let `look(scorer, apply_model, call, rows)` see one call of a model on random latents."""
     sampler = Probe(adapter, look, prepare)
@@ -63,8 +64,11 @@ def probe(
     model.set_additional_models("probe", [adapter.patcher])
     guider = comfy.samplers.CFGGuider(model)
     guider.set_conds(positive, negative)
-    noise = torch.randn(size, generator=torch.Generator().manual_seed(3))
-    guider.sample(noise, torch.zeros(size), sampler, torch.tensor([sigma, 0.0]), disable_pbar=True)
+    if noise is None:
+        noise = torch.randn(size, generator=torch.Generator().manual_seed(3))
+    guider.sample(
+        noise, torch.zeros_like(noise), sampler, torch.tensor([sigma, 0.0]), disable_pbar=True
+    )
 
 
 def gradient_of(model, adapter, positive, negative, **options) -> torch.Tensor:

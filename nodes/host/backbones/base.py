@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+import torch
 from torch import nn
 
 from ....dpt_core.backbones.base import Reader
@@ -39,8 +40,12 @@ class HostBackbone(Protocol):
         """Memory of a gradient pass to a tap, of one row of a latent's `shape` `[1, C, h, w]`."""
         ...
 
-    def pooled_is(self, source: str) -> bool:
-        """Whether the host's `pooled_output` is the text vector of a source."""
+    def from_pooled(self, source: str, pooled: torch.Tensor | None) -> torch.Tensor | None:
+        """The text vector of a source, `[B, D]`, where the host's pooled output `[B, P]` holds it.
+
+        Raises:
+            ValueError: it should, but the text encoder that gives it is not loaded.
+        """
         ...
 
     def check_text(self, source: str) -> None:

@@ -51,6 +51,7 @@ class TokenFamily:
         patch: attribute of the network: latent cells per side of a token.
         saved: activations that a block saves for the way back, in token widths.
         texts: sources of a text vector that fit, the best first.
+        pooled: how much of the host's pooled output is the vector `pooled`; None for all of it.
         multiple: attribute of the network, or None: the picture's tokens are padded to a multiple.
         is_one: whether a network of the class is of this family; every one if None.
     """
@@ -60,6 +61,7 @@ class TokenFamily:
     patch: str
     saved: float
     texts: tuple[str, ...] = ("mean",)
+    pooled: int | None = None
     multiple: str | None = None
     is_one: Callable[[nn.Module], bool] | None = None
 
@@ -73,7 +75,7 @@ _FLUX = (Stack("double_blocks", 0), Stack("single_blocks", None, "text"))
 FAMILIES: dict[str, tuple[str, TokenFamily]] = {
     "sd3": (
         "ldm.modules.diffusionmodules.mmdit.OpenAISignatureMMDITWrapper",
-        TokenFamily((Stack("joint_blocks", 1),), "hidden_size", "patch_size", 24, ("pooled",)),
+        TokenFamily((Stack("joint_blocks", 1),), "hidden_size", "patch_size", 24, ("pooled",), 768),
     ),
     "flux": (
         "ldm.flux.model.Flux",
@@ -197,9 +199,21 @@ class TokenBackbone:
         blocks = int(tap.removeprefix("block")) + 1
         return blocks * (cells + TEXT_TOKENS) * width * max(size, 2) * self._what.saved
 
-    def pooled_is(self, source: str) -> bool:
-        """Whether the host's pooled output is the text vector of a source."""
-        return source == "pooled" and source in self._what.texts
+    def from_pooled(self, source: str, pooled: torch.Tensor | None) -> torch.Tensor | None:
+        """The text vector of a source where the host's pooled output holds it.
+
+        Raises:
+            ValueError: CLIP-L is missing: the host puts zeros in its place.
+        """
+        if source != "pooled" or source not in self._what.texts or pooled is None:
+            return None
+        text = pooled[..., : self._what.pooled]
+        if not text.any():
+            raise ValueError(
+                f"the adapter compares with what CLIP-L makes of the prompt, and the wired text "
+                f"encoders of {self.family} lack it: load clip_l too (TripleCLIPLoader)"
+            )
+        return text
 
     def check_text(self, source: str) -> None:
         """Refuse an adapter whose text vector the family has not.

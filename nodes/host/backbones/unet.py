@@ -80,10 +80,10 @@ class UNetBackbone:
         """By the host's estimate for a plain pass."""
         return self._model.memory_required([1, *shape[1:]]) * GRADIENT_MEMORY
 
-    def pooled_is(self, source: str) -> bool:
+    def from_pooled(self, source: str, pooled: torch.Tensor | None) -> torch.Tensor | None:
         """On SD 1.x the pooled output is the state at the end of the text, unprojected."""
         sd15 = isinstance(self._model.model_config, comfy.supported_models.SD15)
-        return source == "pooled" or (source == "eos_hidden" and sd15)
+        return pooled if source == "pooled" or (source == "eos_hidden" and sd15) else None
 
     def check_text(self, source: str) -> None:
         """Both vectors of CLIP fit."""
