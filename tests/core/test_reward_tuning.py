@@ -103,3 +103,10 @@ def test_a_run_killed_anywhere_ends_the_same(arguments, whole, tmp_path):
 def test_other_settings_are_refused(arguments, whole):
     said = invoke(*arguments, "--output", whole, "--control", code=2)
     assert "other settings (control)" in said
+
+
+def test_the_control_denoises_whatever_the_score(arguments, tmp_path):
+    few = [*arguments[: arguments.index("--rounds")], "--device", "cpu", "--control"]
+    invoke(*few, "--output", tmp_path)
+    columns = (tmp_path / "round-1" / "tuning" / "losses.csv").read_text().splitlines()[0]
+    assert columns == "step,denoising"
