@@ -171,12 +171,14 @@ class Drawn(NamedTuple):
         seeds: what each was drawn from.
         curves: `[S, N]` alignment scores at the corrected steps; S may be 0.
         candidates: `[K, N]` what all candidates were chosen by, or None where there was no choice.
+        scores: `[N]` of the pictures, where they are known already.
     """
 
     pictures: np.ndarray
     seeds: list[int]
     curves: np.ndarray
-    candidates: np.ndarray | None
+    candidates: np.ndarray | None = None
+    scores: np.ndarray | None = None
 
 
 def draw(
@@ -198,11 +200,12 @@ def draw(
         if arm.candidates > 1:
             scores.append(score(runs[-1].pictures, prompts, measure))
     if arm.candidates == 1:
-        return Drawn(runs[0].pictures, list(seeds), runs[0].scores, None)
+        return Drawn(runs[0].pictures, list(seeds), runs[0].scores)
     best = np.argmax(scores, axis=0)
     return Drawn(
         np.stack([runs[k].pictures[n] for n, k in enumerate(best)]),
         [seed + int(k) for seed, k in zip(seeds, best, strict=True)],
         np.stack([runs[k].scores[:, n] for n, k in enumerate(best)], axis=1),
         np.stack(scores),
+        np.max(scores, axis=0) if arm.adapter else None,
     )

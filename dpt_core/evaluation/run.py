@@ -171,9 +171,8 @@ def run(
         start = time.perf_counter()
         drawn = draw(models, arm, texts, [prompt.seed for prompt in chosen], measure)
         seconds = time.perf_counter() - start
-        if drawn.candidates is not None and arm.adapter:
-            scores = drawn.candidates.max(axis=0)
-        else:
+        scores = drawn.scores
+        if scores is None:
             scores = models.score(drawn.pictures, texts, measure)
         rows = [
             _row(arm, prompt, drawn, index, float(scores[index]))
