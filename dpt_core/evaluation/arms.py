@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..correction import PRESETS, Correction
 from ..generation import Sampling, generate
+from ..search import Search
 from .models import Measure, Models
 
 STANDARD = ("base", "self-correction", "lora", "both")
@@ -34,6 +35,7 @@ class Arm:
         lora: with the checkpoint's LoRA.
         candidates: pictures drawn per prompt, of which the best by score is kept; ≥ 1.
         adapter: the adapter chooses between candidates; otherwise the model's own denoising error.
+        search: candidates that are dropped on the way, or None.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Arm:
     lora: bool = False
     candidates: int = 1
     adapter: bool = True
+    search: Search | None = None
 
 
 class Ways(NamedTuple):
@@ -78,6 +81,12 @@ def _preset(name: str) -> Part:
     return Part(f"+ {name}", lambda arm, ways, _: _corrected(arm, PRESETS[name]))
 
 
+def _searching(arm: Arm, **settings: Any) -> Arm:
+    if arm.search is None and "candidates" not in settings:
+        raise ValueError("stages and decide say how a search goes: search-N stands before them")
+    return replace(arm, search=replace(arm.search or Search(), **settings))
+
+
 PARTS: dict[str, Part] = {
     "base": Part("base", lambda arm, ways, _: arm),
     "self-correction": Part(
@@ -105,12 +114,27 @@ PARTS: dict[str, Part] = {
         lambda arm, ways, number: replace(arm, candidates=int(number), adapter=False),
         numbered=True,
     ),
+    "search": Part(
+        "search of {:g}",
+        lambda arm, ways, number: _searching(arm, candidates=int(number)),
+        numbered=True,
+    ),
+    "stages": Part(
+        "in {:g} stages",
+        lambda arm, ways, number: _searching(arm, stages=int(number)),
+        numbered=True,
+    ),
+    "decide": Part(
+        "by {:g}%",
+        lambda arm, ways, percent: _searching(arm, decide_after=percent / 100),
+        numbered=True,
+    ),
 }
 """Parts that names of arms consist of. A new one is available in every command at once."""
 
 HELP = (
-    "base, self-correction, lora, both, a preset, best-of-N, guidance-X, steps-N, zero-shot-N, or "
-    "several joined by +, as in balanced+lora"
+    "base, self-correction, lora, both, a preset, best-of-N, guidance-X, steps-N, zero-shot-N, "
+    "search-N, stages-N, decide-PERCENT, or several joined by +, as in balanced+search-4"
 )
 """Names of arms, for people."""
 
@@ -131,6 +155,8 @@ def arm_of(name: str, ways: Ways) -> Arm:
         titles.append(part.title.format(number or arm.candidates))
     if arm.candidates < 1:
         raise ValueError(f"say how many candidates {name!r} chooses from, as in best-of-4")
+    if arm.search and arm.candidates > 1:
+        raise ValueError(f"an arm chooses in the end or on the way, not both; got {name!r}")
     return replace(arm, title=title or " ".join(titles))
 
 
@@ -169,7 +195,7 @@ class Drawn(NamedTuple):
     Attributes:
         pictures: `[N, H, W, 3]` uint8.
         seeds: what each was drawn from.
-        curves: `[S, N]` alignment scores at the corrected steps; S may be 0.
+        curves: `[S, N]` alignment scores at the steps where they were read; S may be 0.
         candidates: `[K, N]` what all candidates were chosen by, or None where there was no choice.
         scores: `[N]` of the pictures, where they are known already.
     """
@@ -192,6 +218,10 @@ def draw(
     Raises:
         ValueError: see :func:`~dpt_core.generation.generate`.
     """
+    if arm.search:
+        pipeline = models.pipeline(arm.lora)
+        found = generate(pipeline, prompts, seeds, arm.sampling, models.adapter, arm.search)
+        return Drawn(found.pictures, found.seeds, found.scores, found.candidates)
     score = models.score if arm.adapter else models.score_without_adapter
     pipeline, runs, scores = models.pipeline(arm.lora), [], []
     for candidate in range(arm.candidates):

@@ -16,7 +16,7 @@ from demo_files import write_model_folder, write_random_demo
 from PIL import Image
 
 from dpt_core import METHOD_VERSION
-from dpt_core.correction import PRESETS
+from dpt_core.correction import PRESETS, Correction
 from dpt_core.demo.load import CHECKPOINT, load_demo
 from dpt_core.diffusers import text_vectors
 from dpt_core.evaluation.arms import STANDARD, Arm, Ways, arm_of, choose_arms, draw
@@ -53,6 +53,7 @@ from dpt_core.evaluation.sweep import sweep_arms
 from dpt_core.evaluation.zero_shot import denoising_errors
 from dpt_core.generation import Sampling, generate
 from dpt_core.reading import alignment_scores, encode_pictures, watching_scores
+from dpt_core.search import Search
 from dpt_core.shapes.caption import CATEGORIES, parse
 from dpt_core.shapes.pairs import scene_pair
 
@@ -196,6 +197,13 @@ def test_names_of_arms_have_parts():
             arm_of(wrong, ways)
     with pytest.raises(ValueError, match="best-of-4"):
         arm_of("best-of", Ways(PLAIN))
+    found = arm_of("balanced+search-8+stages-3+decide-35", ways)
+    assert found.search == Search(8, 0.35, stages=3) and found.sampling.correction == Correction()
+    assert found.title == "+ balanced search of 8 in 3 stages by 35%"
+    with pytest.raises(ValueError, match="search-N stands before"):
+        arm_of("stages-2", ways)
+    with pytest.raises(ValueError, match="not both; got 'best-of-2.search-2'"):
+        arm_of("best-of-2+search-2", ways)
     with pytest.raises(ValueError, match="no LoRA: leave out the arm 'balanced.lora'"):
         choose_arms(["base", "balanced+lora"], ways, lora=False)
     with pytest.raises(ValueError, match="'base' twice"):
@@ -207,6 +215,19 @@ def test_tuned_model_is_a_copy(models):
     changed = [key for key in theirs if not torch.equal(theirs[key], ours[key])]
     assert changed and all(".to_" in key for key in changed)
     assert models.tuned.vae is models.plain.vae
+
+
+def test_a_search_is_an_arm(models):
+    arm = arm_of("search-2+decide-50", Ways(PLAIN))
+    drawn = draw(models, arm, ["a red circle"], [5], MEASURE)
+    assert drawn.candidates.shape == (2, 1) and drawn.seeds[0] in (5, 6)
+    assert drawn.scores is None  # scores on the way are not measured ones
+    alone = generate(models.plain, ["a red circle"], drawn.seeds, PLAIN).pictures
+    assert np.abs(drawn.pictures.astype(int) - alone).max() <= 2
+    base, both = (
+        work(models, each, "a red circle", MEASURE) for each in (arm_of("base", Ways(PLAIN)), arm)
+    )
+    assert 1.2 * base < both < 1.8 * base
 
 
 def best_of_two():

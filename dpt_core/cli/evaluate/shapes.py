@@ -41,7 +41,8 @@ def shapes(
 
     An arm's name has parts joined by +. Parts are base, self-correction (the correction of this
     command), lora, a preset by name, best-of-N (the best of N pictures by score), zero-shot-N (by
-    the model's own denoising error, without an adapter), guidance-X and steps-N.
+    the model's own denoising error, without an adapter), guidance-X, steps-N, and search-N (of N
+    candidates one goes on, with stages-N and decide-PERCENT).
 
     For example:
 
