@@ -13,7 +13,8 @@ class TextEncode(io.ComfyNode):
             display_name="DPT Text Encode",
             category="DPT",
             description="CLIPTextEncode that also attaches the text vector DPT adapters compare "
-            "pictures with. Needed on SD 2.x and SDXL; on SD 1.x CLIPTextEncode serves too.",
+            "pictures with. Needed on SD 2.x, SDXL and most transformers; on SD 1.x and Flux.1 "
+            "CLIPTextEncode serves too.",
             inputs=[
                 io.Clip.Input("clip", tooltip="Text encoder of the model you sample with."),
                 io.String.Input(

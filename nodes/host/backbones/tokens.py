@@ -86,7 +86,7 @@ FAMILIES: dict[str, tuple[str, TokenFamily]] = {
     "flux2": (
         "ldm.flux.model.Flux",
         TokenFamily(
-            _FLUX, "hidden_size", "patch_size", 14,
+            _FLUX, "hidden_size", "patch_size", 18,
             is_one=lambda network: getattr(network.params, "global_modulation", False),
         ),
     ),
@@ -116,20 +116,20 @@ FAMILIES: dict[str, tuple[str, TokenFamily]] = {
         "ldm.hidream.model.HiDreamImageTransformer2DModel",
         TokenFamily(
             (Stack("double_stream_blocks", 0), Stack("single_stream_blocks")),
-            "inner_dim", "patch_size", 28, ("pooled",),
+            "inner_dim", "patch_size", 44, ("pooled",),
         ),
     ),
     "krea2": (
         "ldm.krea2.model.SingleStreamDiT",
-        TokenFamily((Stack("blocks", None, "text"),), "first.out_features", "patch", 28),
+        TokenFamily((Stack("blocks", None, "text"),), "first.out_features", "patch", 24),
     ),
     "anima": (
         "ldm.anima.model.Anima",
-        TokenFamily((Stack("blocks"),), "model_channels", "patch_spatial", 28),
+        TokenFamily((Stack("blocks"),), "model_channels", "patch_spatial", 20),
     ),
     "wan": (
         "ldm.wan.model.WanModel",
-        TokenFamily((Stack("blocks", None, "end"),), "dim", "patch_size", 28),
+        TokenFamily((Stack("blocks", None, "end"),), "dim", "patch_size", 20),
     ),
 }  # fmt: skip
 """Family → the host's class, below `comfy`, and what to know of it. The first that fits counts."""
