@@ -9,6 +9,7 @@ import torch
 from chains import CHAINS, Chain
 from dpt_pack.dpt_core.correction import MODES
 from runs import corrected, distance
+from spies import check_texts, texts_watched
 from tiny_models import tiny_adapter
 
 BATCHES = (1, 2, 3)
@@ -41,9 +42,13 @@ def run(chain: Chain, adapter, batch: int, first: bool = False, **settings) -> t
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", CHAINS)
 def test_a_vanishing_correction_changes_nothing(name, mode, batch, adapter):
-    found, scores = run(CHAINS[name], adapter, batch, strength=VANISHING, mode=mode)
+    """And every row is pushed to the text that it attends to."""
+    chain = CHAINS[name]
+    with texts_watched(chain.model()) as pairs:
+        found, scores = run(chain, adapter, batch, strength=VANISHING, mode=mode)
     assert scores, "nothing was corrected"
     assert distance(found, without(name, batch)) <= 1e-4
+    check_texts(pairs)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -1,0 +1,106 @@
+"""Which rows of a call are corrected, and that nothing else depends on how a call is cut."""
+
+from __future__ import annotations
+
+import comfy.sample
+import comfy.samplers
+import pytest
+import torch
+from chains import CHAINS, STEPS, Chain, areas, plain_model, plain_run, prompted
+from comfy_extras import nodes_pag
+from dpt_pack.dpt_core.correction import MODES
+from runs import STRENGTH, call, corrected, distance, latents, sample
+from spies import InputSpy, check_texts, texts_watched
+from tiles import tiled
+from tiny_models import tiny_adapter, tiny_text
+
+BORDERLINE = ("sag", "nag", "context windows", "areas", "perp neg", "tiles, all a call")
+"""Chains whose calls hold rows in another order or number than the plain graph's."""
+
+
+@pytest.fixture(scope="module")
+def adapter():
+    return tiny_adapter()
+
+
+def strength_in(mode: str) -> float:
+    """A prediction goes further than a latent."""
+    return 1.0 if mode == "guidance" else STRENGTH
+
+
+@pytest.mark.parametrize("mode", ["exact", "lagged"])
+@pytest.mark.parametrize("name", BORDERLINE)
+def test_negative_rows_stay(name, mode, adapter):
+    """And positive ones move: all of them in mode exact, from the second step on in mode lagged."""
+    chain, spy = CHAINS[name], InputSpy()
+    model, _ = corrected(spy.watch(chain.patch(chain.model(), 2)), adapter, mode=mode)
+    chain.run(model, 2)
+    negatives = [tiny_text(seed)[0][1]["pooled_output"] for seed in (2, 5)]
+    assert any(moved.any() for moved, _ in spy.moves)
+    for moved, texts in spy.moves:
+        negative = torch.stack([(texts == text).all(dim=1) for text in negatives]).any(dim=0)
+        assert not moved[negative].any()
+        positive = moved[~negative]
+        assert positive.all() or (mode == "lagged" and not positive.any())
+
+
+@pytest.mark.parametrize("size", [8, 6])
+@pytest.mark.parametrize("mode", MODES)
+def test_tiles_together_are_as_tiles_apart(mode, size, adapter):
+    results = []
+    for together in (1, 4):
+        tiles = tiled(together, size)(plain_model(), 2)
+        moved, scores = corrected(tiles, adapter, strength_in(mode), mode=mode)
+        results.append(plain_run(moved, 2))
+        assert scores
+    assert distance(*results) <= 1e-4
+    assert distance(results[0], plain_run(tiled(1, size)(plain_model(), 2), 2)) > 1e-3
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", ["sag", "nag", "areas", "tiles, all a call"])
+def test_a_batch_equals_single_runs(name, mode, adapter):
+    chain, noise = CHAINS[name], comfy.sample.prepare_noise(latents(3)["samples"], 7)
+    prompts = areas() if name == "areas" else {"positive": tiny_text(1)}
+
+    def run(noise: torch.Tensor) -> torch.Tensor:
+        patched = chain.patch(chain.model(), len(noise))
+        moved, _ = corrected(patched, adapter, strength_in(mode), mode=mode)
+        guider = comfy.samplers.CFGGuider(moved)
+        guider.set_conds(prompts["positive"], tiny_text(2))
+        guider.set_cfg(7.5)
+        sampling = moved.get_model_object("model_sampling")
+        return guider.sample(
+            noise,
+            torch.zeros_like(noise),
+            comfy.samplers.sampler_object("euler"),
+            comfy.samplers.calculate_sigmas(sampling, "normal", STEPS),
+            disable_pbar=True,
+            seed=7,
+        )
+
+    together = run(noise)
+    for row in range(3):
+        assert distance(together[row : row + 1], run(noise[row : row + 1])) <= 1e-4
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_each_picture_its_own_prompt(mode, adapter):
+    """Also where windows of the batch have their part of the prompts."""
+    texts = {"positive": tiny_text(1, batch=3)}
+    chain = Chain(CHAINS["context windows"].patch, prompted(lambda: texts))
+    for model in (plain_model(), chain.patch(plain_model(), 3)):
+        with texts_watched(model) as pairs:
+            chain.run(corrected(model, adapter, mode=mode)[0], 3)
+        check_texts(pairs)
+        assert len({tuple(text.tolist()) for _, scored in pairs for text in scored}) == 3
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_mixed_prompt_moves_once_a_step(mode, adapter):
+    """Areas and the whole picture run in calls of their own; PAG runs each of them again."""
+    moved, _ = corrected(plain_model(), adapter, mode=mode)
+    perturbed = call(nodes_pag.PerturbedAttentionGuidance, model=moved, scale=3.0)
+    with texts_watched(plain_model()) as pairs:
+        sample(perturbed, steps=2, **areas())
+    assert sum(len(scored) for _, scored in pairs) == 2 * 3  # steps × prompts
