@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from comfy.patcher_extension import WrappersMP
 
 from ...dpt_core.backbones.base import rows_of
 
@@ -15,6 +16,10 @@ them."""
 
 PICTURES = "dpt_pictures"
 """Option that says which picture of the batch each row of a chunk draws, where not all pass."""
+
+CACHES = ("easycache",)
+"""Keys of the wrappers that answer in the network's place with what it answered before. They keep
+tensors of the passes they see and count those passes."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,21 @@ class ModelCall:
     def with_options(self, **options: Any) -> ModelCall:
         """The same call with some options changed."""
         return replace(self, options={**self.options, **options})
+
+    def uncached(self) -> ModelCall:
+        """The call around the caches of other nodes; the call itself where there are none."""
+        around = self.wrappers()
+        kept = {key: each for key, each in around.items() if key not in CACHES}
+        if len(kept) == len(around):
+            return self
+        return self.with_options(
+            wrappers={**self.options["wrappers"], WrappersMP.DIFFUSION_MODEL: kept}
+        )
+
+    def wrappers(self) -> dict[str, list]:
+        """What other nodes put around the network, by their keys."""
+        around = self.options.get("wrappers", {}).get(WrappersMP.DIFFUSION_MODEL, {})
+        return {key: each for key, each in around.items() if each}
 
     @property
     def chunk(self) -> int:

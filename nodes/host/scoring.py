@@ -96,6 +96,7 @@ class Scorer:
         Raises:
             ValueError: out of memory with a single row, or the model is not differentiable.
         """
+        call = call.uncached()
 
         def part(chosen: slice | None) -> tuple[torch.Tensor, ...]:
             # Patches that draw random numbers (HyperTile) must draw the same in the real pass.
@@ -114,7 +115,7 @@ class Scorer:
 
                     self.run_tapped(apply_model, passed, read, _with_rows(passed.x, place, leaf))
                     if not scores:
-                        raise tap_not_reached(self._config.tap)
+                        raise tap_not_reached(self._config.tap, call)
                     return scores[0]
 
                 return score_gradient(usable(x[chosen or slice(None)]), score, self._half)
@@ -133,6 +134,10 @@ class Scorer:
             `[R, C, h, w]`; no scores where the pass never came to the tap (another node skipped
             it).
         """
+        if call.uncached() is not call:  # a cache must see the passes that it sees without us
+            scores, gradient = self.gradients(apply_model, call, rows, x)
+            moved = _with_rows(call.x, rows.index, x.to(call.x))
+            return call.run(apply_model, moved).clone(), scores, gradient
 
         def part(chosen: slice | None) -> tuple[torch.Tensor | None, ...]:
             with self._differentiable(call, rows, chosen) as (passed, text, place):
@@ -238,11 +243,14 @@ class Scorer:
                 management.soft_empty_cache()
                 logger.warning("DPT: out of memory, going on with %d rows", self._most_rows)
             except RuntimeError as error:
-                if "inference tensor" in str(error).lower():
-                    raise not_differentiable(
-                        "some layer hides its weights from autograd"
+                if "inference tensor" not in str(error).lower():
+                    raise
+                if around := _names(call):
+                    raise ValueError(
+                        f"DPT cannot differentiate what another node put around the model "
+                        f"({around}): remove that node"
                     ) from error
-                raise
+                raise not_differentiable("some layer hides its weights from autograd") from error
         return tuple(
             None if any(value is None for value in each) else torch.cat(each)
             for each in zip(*parts, strict=True)
@@ -253,12 +261,17 @@ class Scorer:
         return min(self._most_rows, int(management.get_free_memory(x.device) // row))
 
 
-def tap_not_reached(tap: str) -> ValueError:
+def tap_not_reached(tap: str, call: ModelCall) -> ValueError:
     """The error for a pass that ended before the tap."""
     return ValueError(
-        f"the pass never came to tap {tap}: another node skips a part of the model (EasyCache, "
-        "SkipLayerGuidance and their like). Remove it, or use mode lagged"
+        f"the pass never came to tap {tap}: another node answers in the model's place "
+        f"({_names(call) or 'a patch of its blocks'}). Remove it, or use mode lagged"
     )
+
+
+def _names(call: ModelCall) -> str:
+    """Keys of what other nodes put around the network."""
+    return ", ".join(sorted(map(str, call.wrappers())))
 
 
 def _patched(call: ModelCall) -> bool:

@@ -63,11 +63,11 @@ def check_texts(pairs: list[Pair]) -> None:
 
 
 class InputSpy:
-    """Notes what other nodes hand to the model, and what the UNet then gets, call by call.
+    """Notes what other nodes hand to the model, and what the UNet then gets, pass by pass.
 
     Attributes:
-        moves: per pass with as many rows as were handed over: which rows moved `[N]`, and the
-            texts they attend to `[N, D]`.
+        moves: per pass which of its rows are none that was handed over `[N]`, and the texts they
+            attend to `[N, D]`.
     """
 
     def __init__(self) -> None:
@@ -87,7 +87,6 @@ class InputSpy:
 
     def _inside(self, run: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         context = args[1] if len(args) > 1 else kwargs["context"]
-        if x.shape == self._given.shape:
-            moved = (x - self._given).flatten(1).abs().amax(1) > 1e-6
-            self.moves.append((moved, context[:, TOKEN].clone()))
+        away = (x[:, None] - self._given[None]).detach().flatten(2).abs().amax(2)  # [N, given]
+        self.moves.append((away.amin(1) > 1e-6, context[:, TOKEN].clone()))
         return run(x, *args, **kwargs)
