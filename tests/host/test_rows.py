@@ -51,8 +51,9 @@ def test_tiles_together_are_as_tiles_apart(mode, size, adapter):
         moved, scores = corrected(tiles, adapter, strength_in(mode), mode=mode)
         results.append(plain_run(moved, 2))
         assert scores
-    assert distance(*results) <= 1e-4
-    assert distance(results[0], plain_run(tiled(1, size)(plain_model(), 2), 2)) > 1e-3
+    moved = distance(results[0], plain_run(tiled(1, size)(plain_model(), 2), 2))
+    assert moved > 1e-3
+    assert distance(*results) <= 0.01 * moved  # rounding grows on a path that far off
 
 
 @pytest.mark.parametrize("mode", MODES)

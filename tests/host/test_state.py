@@ -57,12 +57,14 @@ def staged(*stages: tuple) -> torch.Tensor:
 def test_a_second_stage_goes_on_where_the_first_ended(mode, adapter):
     """Every third step is every third of the sampler's, not of the stage's."""
     strength = 1.0 if mode == "guidance" else STRENGTH
-    model, _ = corrected(plain_model(), adapter, strength, mode=mode, every_n_steps=3)
+    model, scores = corrected(plain_model(), adapter, strength, mode=mode, every_n_steps=3)
     once = staged((model, 8))
-    size = distance(once, staged((plain_model(), 8)))
-    assert size > 1e-3
-    apart = distance(staged((model, 4), (model, 8)), once)
-    assert apart <= (0.1 * size if mode == "lagged" else 1e-4)
+    assert distance(once, staged((plain_model(), 8))) > 1e-3
+    assert len(scores) == 3
+    apart = staged((model, 4), (model, 8))
+    assert len(scores) == 6
+    if mode != "lagged":  # which starts the second stage with its own gradient
+        assert distance(apart, once) <= 1e-4
 
 
 def test_a_second_stage_starts_with_a_move(adapter):
