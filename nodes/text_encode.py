@@ -2,7 +2,8 @@
 
 from comfy_api.latest import io
 
-from .host.encode import encode_prompt
+from .host.encode import encode_prompt, unread_part
+from .host.progress import show
 
 
 class TextEncode(io.ComfyNode):
@@ -30,8 +31,12 @@ class TextEncode(io.ComfyNode):
                     display_name="conditioning", tooltip="Use it wherever CONDITIONING is taken."
                 )
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def execute(cls, clip: object, text: str) -> io.NodeOutput:
-        return io.NodeOutput(encode_prompt(clip, text))
+        conditioning = encode_prompt(clip, text)
+        if said := unread_part(conditioning):
+            show(cls.hidden.unique_id, said)
+        return io.NodeOutput(conditioning)

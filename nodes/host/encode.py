@@ -12,6 +12,9 @@ from .texts import EMBEDDING, PHRASE, TEXT_KEY
 CLIP_ENCODERS = {"l", "g", "h"}
 """The host's names for the CLIP text encoders of SD 1.x and SDXL, SDXL, and SD 2.x."""
 
+CHUNK = 77
+"""Tokens that a CLIP encoder reads at once."""
+
 Tokens = dict[str, list[list[tuple]]]
 """The host's tokens: encoder name → chunks of (token or embedding, weight)."""
 
@@ -139,3 +142,19 @@ def _without_weights(tokens: Tokens) -> Tokens:
         name: [[(token[0], 1.0, *token[2:]) for token in chunk] for chunk in chunks]
         for name, chunks in tokens.items()
     }
+
+
+def unread_part(conditioning: list) -> str:
+    """What to say of a prompt that is longer than what `y` is of, "" where there is nothing to say.
+
+    Args:
+        conditioning: from :func:`encode_prompt`.
+    """
+    embedding, extra = conditioning[0]
+    chunks = embedding.shape[1] // CHUNK
+    if chunks < 2 or "eos_hidden" not in extra[TEXT_KEY]:
+        return ""
+    return (
+        f"the prompt takes {chunks} times {CHUNK} tokens: the picture follows all of it, the "
+        f"alignment score reads the first {CHUNK} tokens"
+    )

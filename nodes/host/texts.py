@@ -23,6 +23,8 @@ PHRASE = "phrase"
 EMBEDDING = "embedding"
 """Entry of `dpt_text` that holds what the vectors were made with, `[1, L, E]`, not a copy: nodes
 such as ConditioningAverage change the embedding and leave the vectors behind."""
+SCALED = 1e-6
+"""How far from 1 the cosine of an embedding and a multiple of it may be, by rounding."""
 
 
 def text_vector(
@@ -85,4 +87,12 @@ def _is_stale(made_with: torch.Tensor | None, embedding: torch.Tensor | None) ->
             "alignment score reads the first one"
         )
         return False
-    return not torch.equal(embedding, made_with)
+    return not torch.equal(embedding, made_with) and not _is_scaled(made_with, embedding)
+
+
+def _is_scaled(made_with: torch.Tensor, embedding: torch.Tensor) -> bool:
+    """Whether an embedding is a multiple of another (ConditioningMultiply): its aim is the same."""
+    if made_with.shape != embedding.shape:
+        return False
+    alike = torch.cosine_similarity(made_with.flatten().double(), embedding.flatten().double(), 0)
+    return float(alike) > 1 - SCALED

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from chains import plain_model
+from dpt_pack.nodes import text_encode
 from dpt_pack.nodes.host.encode import encode_prompt
 from runs import corrected, distance, sample
 from spies import texts_watched
@@ -113,13 +116,11 @@ def test_of_joined_prompts_the_first_counts_and_that_is_said(adapter, other, rea
     assert caplog.text.count("ConditioningConcat") == 1
 
 
-@pytest.mark.parametrize("prompt", ["red cube " * 60, "a red cube BREAK a blue ball"])
-def test_of_a_long_prompt_the_first_part_counts_and_that_is_said(prompt, clip, caplog):
-    with caplog.at_level("WARNING"):
-        encoded = encode_prompt(clip, prompt)
-    chunks = encoded[0][0].shape[1] // 77
-    assert ("the first 77 tokens" in caplog.text) == (chunks > 1)
-    with caplog.at_level("WARNING"):
-        caplog.clear()
-        encode_prompt(clip, "a red cube")
-    assert not caplog.text
+@pytest.mark.parametrize("words, said", [(60, True), (30, False)])
+def test_of_a_long_prompt_the_first_tokens_count_and_that_is_said(words, said, clip, monkeypatch):
+    lines: list[str] = []
+    monkeypatch.setattr(text_encode, "show", lambda node, text: lines.append(text))
+    node = type("Node", (text_encode.TextEncode,), {"hidden": SimpleNamespace(unique_id="1")})
+    (encoded,) = node.execute(clip, "red cube " * words).result
+    assert encoded[0][0].shape[1] == (154 if said else 77)
+    assert any("the first 77 tokens" in line for line in lines) == said

@@ -12,6 +12,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from dpt_core import PRESETS, load_checkpoint
+from dpt_core.correction import MODES
 from dpt_core.diffusers import self_correcting, text_vectors
 from dpt_core.lora import merge_lora
 
@@ -82,3 +83,16 @@ def test_corrected_pipeline(pipeline, stack):
     assert torch.equal(sample(pipeline), plain)
     merge_lora(pipeline.unet, checkpoint.lora)
     assert (sample(pipeline) - plain).norm() / plain.norm() > 1e-3
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_equal_calls_in_one_context_are_equal(mode, pipeline, stack):
+    """What a run remembers ends with it."""
+    checkpoint = load_checkpoint(stack.checkpoint)
+    text = text_vectors(pipeline, PROMPTS, checkpoint.config.text)
+    with self_correcting(
+        pipeline, checkpoint.adapter, text, replace(PRESETS["published"], strength=100.0, mode=mode)
+    ) as run:
+        first = sample(pipeline)
+        assert torch.equal(sample(pipeline), first)
+    assert len(run.scores) == 2 * 3
