@@ -6,10 +6,17 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from chains import plain_model
 from dpt_pack.nodes.alignment_score import AlignmentScore
 from dpt_pack.nodes.ground_phrase import GroundPhrase
-from tiny_models import tiny_adapter, tiny_text, tiny_vae
+from tiny_models import (
+    model_patcher,
+    narrow,
+    narrow_vae,
+    randomise,
+    tiny_adapter,
+    tiny_text,
+    unet_config,
+)
 
 SIZES = [(8, 8), (12, 20), (5, 3), (64, 64), (67, 93)]
 """Height and width: below 16 pixels, whole cells, and odd ones."""
@@ -20,15 +27,28 @@ def shown(node: type) -> type:
     return type("Node", (node,), {"hidden": SimpleNamespace(unique_id="1")})
 
 
+CHANNELS = 64
+"""Twice the groups of a group norm, which takes no single number."""
+
+
+@pytest.fixture(scope="module")
+def model():
+    with torch.inference_mode():
+        model = model_patcher(narrow("sd15", unet_config("sd15") | {"model_channels": CHANNELS}))
+        randomise(model.model.diffusion_model, 0)
+        return model
+
+
 @pytest.fixture(scope="module")
 def adapter():
-    return tiny_adapter()
+    return tiny_adapter(in_channels=2 * CHANNELS)
 
 
 @pytest.fixture
 def vae(monkeypatch):
     """A VAE that keeps what it encoded."""
-    vae = tiny_vae()
+    vae = narrow_vae(ch=CHANNELS, ch_mult=[1, 1, 1, 1], num_res_blocks=1)
+    randomise(vae.first_stage_model, 0)
     vae.encoded = []
     plain = vae.encode
 
@@ -41,9 +61,8 @@ def vae(monkeypatch):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_score_and_boxes_read_the_same_latent(size, adapter, vae):
-    generator = torch.Generator().manual_seed(2)
-    images, model = torch.rand(1, *size, 3, generator=generator), plain_model()
+def test_score_and_boxes_read_the_same_latent(size, model, adapter, vae):
+    images = torch.rand(1, *size, 3, generator=torch.Generator().manual_seed(2))
     mean, _, text = shown(AlignmentScore).execute(
         model, adapter, vae, images, tiny_text(1), timestep=500, draws=2, seed=0
     ).result  # fmt: skip
