@@ -34,6 +34,7 @@ GUARDS = {
     "nodes/self_correction.py": ["test_composition.py"],
     "nodes/text_encode.py": ["test_text_and_score.py"],
     "nodes/host/adapter.py": ["test_load_adapter.py"],
+    "nodes/host/calls.py": ["test_vanishing_correction.py", "test_rows.py"],
     "nodes/host/demo.py": ["test_demo_model.py"],
     "nodes/host/encode.py": ["test_text_and_score.py"],
     "nodes/host/gradients.py": ["test_gradients.py"],
