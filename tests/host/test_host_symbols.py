@@ -72,15 +72,18 @@ def test_page():
         (comfy.samplers.KSampler, "SAMPLERS", "no attribute 'SAMPLERS'"),
     ],
 )
-def test_missing_symbol_costs_one_node(monkeypatch, caplog, owner, name, said):
+def test_missing_symbol_costs_its_nodes(monkeypatch, caplog, owner, name, said):
     """Gone when the file is imported, or when its schema is made."""
     monkeypatch.delattr(owner, name)
-    monkeypatch.delitem(sys.modules, "dpt_pack.nodes.ksampler", raising=False)
+    lost = {"ksampler": "KSampler", "search_ksampler": "SearchKSampler"}
+    for file in lost:
+        monkeypatch.delitem(sys.modules, f"dpt_pack.nodes.{file}", raising=False)
     with caplog.at_level(logging.ERROR):
         loaded = asyncio.run(DPTExtension().get_node_list())
     assert [node.__name__ for node in loaded] == [
-        node for node in NODES.values() if node != "KSampler"
+        node for node in NODES.values() if node not in lost.values()
     ]
-    (record,) = caplog.records
-    assert "the node KSampler is missing" in record.message
-    assert said in record.message and "other DPT nodes work" in record.message
+    assert len(caplog.records) == len(lost)
+    for record, node in zip(caplog.records, lost.values(), strict=True):
+        assert f"the node {node} is missing" in record.message
+        assert said in record.message and "other DPT nodes work" in record.message
