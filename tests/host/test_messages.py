@@ -62,7 +62,7 @@ def test_adapter_of_another_family(model):
 
 
 def test_a_tap_the_model_lacks():
-    with pytest.raises(ValueError, match="3 levels"):
+    with pytest.raises(ValueError, match="tap 'up3', the model has bottom0.* up2: load"):
         corrected(tiny_model("sdxl"), tiny_adapter(tap="up3"))
 
 
@@ -74,8 +74,11 @@ def test_a_model_without_unet():
     config = {name: 64 for name in wanted} | {"num_heads": 2, "patch_size": 2}
     config |= {name: value for name, value in values if name in wanted}
     flux = model_patcher(supported.Flux({"image_model": "flux", **config}))
-    with pytest.raises(ValueError, match="the wired model is a Flux"):
+    with pytest.raises(ValueError, match="of family unet, the wired model is of family flux"):
         corrected(flux, tiny_adapter())
+    other = model_patcher(supported.Flux({"image_model": "flux", **config, "vec_in_dim": None}))
+    with pytest.raises(ValueError, match="transformers sd3, .*; the wired model is a Flux. Wire"):
+        corrected(other, tiny_adapter())
 
 
 def test_a_compiled_model(model):
