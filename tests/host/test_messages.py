@@ -74,9 +74,10 @@ def test_a_model_without_unet():
     config = {name: 64 for name in wanted} | {"num_heads": 2, "patch_size": 2}
     config |= {name: value for name, value in values if name in wanted}
     flux = model_patcher(supported.Flux({"image_model": "flux", **config}))
-    with pytest.raises(ValueError, match="of family unet, the wired model is of family flux"):
+    with pytest.raises(ValueError, match="family unet, the wired model is of family flux"):
         corrected(flux, tiny_adapter())
-    other = model_patcher(supported.Flux({"image_model": "flux", **config, "vec_in_dim": None}))
+    config |= {name: None for name in ("vec_in_dim", "global_modulation") if name in wanted}
+    other = model_patcher(supported.Flux({"image_model": "flux", **config}))
     with pytest.raises(ValueError, match="transformers sd3, .*; the wired model is a Flux. Wire"):
         corrected(other, tiny_adapter())
 
