@@ -37,13 +37,13 @@ def complete(path: str | Path, durable: bool = True) -> Iterator[Path]:
     partial = path.with_name(path.name + PARTIAL)
     try:
         yield partial
-    except Exception:
+        if durable:
+            with partial.open("r+b") as file:  # on the disk before the name says so
+                os.fsync(file.fileno())
+        partial.replace(path)
+    except Exception:  # a full disk shows itself as late as in the last two
         partial.unlink(missing_ok=True)
         raise
-    if durable:
-        with partial.open("r+b") as file:  # on the disk before the name says that it is complete
-            os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
@@ -74,11 +74,15 @@ def write_tensors(
 ) -> None:
     """Write a .safetensors file, of tensors on any device and laid out in any way; see
     :func:`complete`."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     plain = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-    with complete(path) as partial:
-        save_file(plain, partial, metadata=dict(metadata) if metadata else None)
+    try:
+        with complete(path) as partial:
+            save_file(plain, partial, metadata=dict(metadata) if metadata else None)
+    except SafetensorError as error:  # a full disk, for example
+        raise OSError(f"{path} cannot be written ({error})") from error
 
 
 def finite(value: Any) -> Any:

@@ -7,7 +7,6 @@ from torch import nn
 from torch.utils.data import DataLoader, Subset
 
 from ..training.config import LoopConfig
-from ..training.loop import train
 from . import model
 from .autoencoder import AutoencoderTask, whiten
 from .datasets import Captions, Crops, PairPictures, ShapesDenoising
@@ -25,8 +24,8 @@ def train_text_encoder(space: Workspace) -> Tensors:
     tokenizer = model.load_tokenizer()
     torch.manual_seed(SEED)
     task = TextTask(tokenizer, model.new_text_encoder(tokenizer))
-    folder = space.folder / "text_encoder"
-    train(task, Captions(ENDLESS), space.recipe.text_encoder, folder, collate=list)
+    data = Captions(ENDLESS)
+    space.train("text_encoder", task, data, space.recipe.text_encoder, collate=list)
     return task.encoder.state_dict()
 
 
@@ -34,17 +33,16 @@ def pretrain_autoencoder(space: Workspace) -> Tensors:
     """The autoencoder, on crops of 64 pixels."""
     torch.manual_seed(SEED)
     task = AutoencoderTask(model.new_vae())
-    folder = space.folder / "autoencoder_pretraining"
-    train(task, Crops(ENDLESS, 64), space.recipe.autoencoder_pretraining, folder)
+    data = Crops(ENDLESS, 64)
+    space.train("autoencoder_pretraining", task, data, space.recipe.autoencoder_pretraining)
     return task.vae.state_dict()
 
 
 def finetune_autoencoder(space: Workspace) -> Tensors:
     """The same on whole pictures; at the end its latents are whitened."""
     task = AutoencoderTask(space.load("autoencoder_pretraining", model.new_vae()))
-    folder = space.folder / "autoencoder_finetuning"
     data = Crops(ENDLESS, 128, SEED + 1)
-    train(task, data, space.recipe.autoencoder_finetuning, folder)
+    space.train("autoencoder_finetuning", task, data, space.recipe.autoencoder_finetuning)
     sample = PairPictures(space.recipe.sample, SEED + 2)
     pictures = torch.cat([sample[index] for index in range(len(sample))])
     whiten(task.vae, pictures, model.LATENT_SCALE)
@@ -91,5 +89,5 @@ def _train_denoiser(space: Workspace, unet: nn.Module, config: LoopConfig, run: 
     )  # fmt: skip
     data = ShapesDenoising(space.tensors("latents")["latents"])
     preview = judged_preview(backbone, recipe.previews, SEED + 3)
-    train(task, data, config, space.folder / run, collate=list, preview=preview)
+    space.train(run, task, data, config, collate=list, preview=preview)
     return task.unet.state_dict()

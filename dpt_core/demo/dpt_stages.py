@@ -22,7 +22,6 @@ from ..training.discrimination import (
     collate,
     collate_cached,
 )
-from ..training.loop import train
 from ..training.lora import add_lora, lora_of
 from ..training.preview import box_preview
 from ..training.whitening import whitened_input
@@ -70,10 +69,10 @@ def probe(space: Workspace) -> Tensors:
     _, grounding = space.examples()
     data = CachedFeatures(space.tensors("features"), grounding)
     preview = box_preview(space.trained_backbone(), grounding, latents=True)
-    folder = space.folder / "probing"
     math = sdpa_kernel(SDPBackend.MATH)  # fused attention is slow in bf16 on CPUs, backwards
     with _whitened(space, adapter, fresh=True), math:
-        train(task, data, space.recipe.probing, folder, collate=collate_cached, preview=preview)
+        config = space.recipe.probing
+        space.train("probing", task, data, config, collate=collate_cached, preview=preview)
     return adapter.state_dict()
 
 
@@ -89,10 +88,8 @@ def tune(space: Workspace) -> Tensors:
     data = Pairs(*space.examples())
     preview = box_preview(backbone, data.grounding, latents=True)
     with _whitened(space, adapter):
-        train(
-            task, data, space.recipe.tuning, space.folder / "tuning",
-            collate=collate, preview=preview,
-        )  # fmt: skip
+        config = space.recipe.tuning
+        space.train("tuning", task, data, config, collate=collate, preview=preview)
     tuned = {f"adapter.{key}": value for key, value in adapter.state_dict().items()}
     return tuned | {f"lora.{key}": value for key, value in lora_of(task.unet).items()}
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ..evaluation import defaults
+from ..files import complete
 from ..generation import Sampling, generate
 from ..shapes.judge import judge
 from ..shapes.pairs import scene_pair
@@ -44,6 +45,7 @@ def judged_preview(backbone: Any, count: int, seed: int) -> Callable[[nn.Module,
         ]
         logger.warning("%s: the caption holds in %d of %d", path.stem, sum(held), count)
         tiles = torch.from_numpy(pictures).movedim(-1, 1) / 255
-        save_image(make_grid(tiles, nrow=8, padding=2), path)
+        with complete(path) as partial:
+            save_image(make_grid(tiles, nrow=8, padding=2), partial, format="png")
 
     return draw

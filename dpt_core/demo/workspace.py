@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from torch import nn
 from ..distributed import process_state
 from ..files import write_tensors
 from ..training.backbone import Backbone, PhraseEncoder
+from ..training.config import LoopConfig
+from ..training.loop import train
 from . import model
 from .datasets import ShapesGrounding, ShapesMatching
 from .recipe import Recipe
@@ -52,6 +55,15 @@ class Workspace:
         """A module with the weights that a stage has made, float32."""
         module.load_state_dict({key: value.float() for key, value in self.tensors(stage).items()})
         return module
+
+    def train(
+        self, stage: str, task: nn.Module, data: Any, config: LoopConfig, **more: Any
+    ) -> None:
+        """Run the training of a stage in a folder of its own; see
+        :func:`dpt_core.training.loop.train`."""
+        settings = asdict(self.recipe).items()
+        about = {name: value for name, value in settings if not isinstance(value, dict)}
+        train(task, data, config, self.folder / stage, about=about, **more)
 
     def backbone(self, unet: nn.Module) -> Backbone:
         """The demo's model around a UNet, frozen."""

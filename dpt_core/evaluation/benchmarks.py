@@ -8,7 +8,6 @@ LayoutLLM-T2I (ACM MM 2023). Every line is a prompt, repeated ones included (CC-
 from __future__ import annotations
 
 import bisect
-import hashlib
 import itertools
 import json
 import random
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
 
+from ..fingerprints import file_digest
 from ..training.data.examples import DataError
 from ..training.data.lines import RecordIndex, read_lines, require_file, text_field
 from . import defaults
@@ -129,15 +129,6 @@ def open_prompts(
     about = {"source": prompts.source, "count": len(prompts), "seed": seed}
     about["file"] = file_digest(file)
     return Source(prompts, about)
-
-
-def file_digest(path: str | Path) -> str:
-    """What a file holds, as 16 hexadecimal digits."""
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while piece := file.read(2**16):
-            digest.update(piece)
-    return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True)

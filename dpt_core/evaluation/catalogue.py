@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import nn
 
+from ..fingerprints import fingerprint
 from .metrics import blip_scores, clip_scores, load_blip, load_clip, load_inception
 from .metrics.inception import check_inception
 from .metrics.latents import LatentFeatures
 from .metrics.local import check_model
-from .models import fingerprint
 from .passes import Scorer, reference_files
 from .tables import Column
 

@@ -16,6 +16,7 @@ import torch
 
 from ..boxes import grounding_hits
 from ..files import write_json, write_text
+from ..fingerprints import file_digest
 from ..reading import TIMESTEP, encode_pixels, matching_scores, noise_of, read_boxes
 from ..training.data import (
     GroundingDataset,
@@ -25,7 +26,6 @@ from ..training.data import (
     MatchingDataset,
     RefCoco,
 )
-from .benchmarks import file_digest
 from .models import Models
 from .processes import ALONE, Processes, Share
 from .run import RunFolder, missing

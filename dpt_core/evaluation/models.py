@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from ..adapter import DiscriminativeAdapter
 from ..checkpoint import Checkpoint
+from ..fingerprints import fingerprint
 from ..lora import merge_lora
 from ..reading import DRAWS, TIMESTEP, alignment_scores
 from .zero_shot import denoising_errors
@@ -108,13 +107,3 @@ class Models:
         }
         shared = {id(part): name for name, part in reversed(parts.items())}  # each one once
         return fingerprint(*(parts[name] for name in sorted(shared.values())), self.adapter)
-
-
-def fingerprint(*modules: nn.Module) -> str:
-    """A digest of all tensors of modules, 16 hexadecimal digits."""
-    digest = hashlib.sha256()
-    for module in modules:
-        for key, tensor in module.state_dict().items():
-            digest.update(key.encode())
-            digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()[:16]

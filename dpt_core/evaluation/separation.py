@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ..fingerprints import fingerprint
 from ..reading import alignment_scores
 from .catalogue import Loaded, Metric
 from .defaults import METRIC_TIMESTEPS
-from .models import Measure, Models, fingerprint
+from .models import Measure, Models
 from .zero_shot import denoising_errors
 
 READERS = {

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+PRECISIONS = ("no", "fp16", "bf16")
+
+MOST = 2**31
+"""Whole numbers are below it: the seed of a step is made of the run's seed and the step."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +29,9 @@ class LoopConfig:
         seed: of everything random.
         save_every: steps between checkpoints.
         workers: data loader processes.
+
+    Raises:
+        ValueError: a setting is out of range, or not finite.
     """
 
     steps: int
@@ -42,6 +51,23 @@ class LoopConfig:
     workers: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulate", "save_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+        least = dict.fromkeys(("steps", "batch_size", "accumulate", "save_every"), 1)
+        for name, low in (least | dict.fromkeys(("warmup", "workers", "seed"), 0)).items():
+            value = getattr(self, name)
+            if type(value) is not int or not low <= value < MOST:
+                raise ValueError(
+                    f"{name} must be at least {low} and below {MOST}, a whole number; got {value!r}"
+                )
+        for name in ("learning_rate", "epsilon", "max_norm"):
+            if not 0 < getattr(self, name) < math.inf:  # NaN is not, either
+                raise ValueError(f"{name} must be finite and above 0; got {getattr(self, name)}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"weight_decay must be finite, at least 0; got {self.weight_decay}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must be in [0, 1); got {self.betas}")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ValueError(f"ema must be in (0, 1), or None for no average; got {self.ema}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(
+                f"precision must be one of {', '.join(PRECISIONS)}; got {self.precision!r}"
+            )

@@ -1,16 +1,18 @@
 """The training loop: one for every stage, driven by accelerate.
 
-A run lives in a folder: `config.json`, `checkpoint/` (weights, optimiser, schedule), `losses.csv`
-and its curves `losses.png`, and `previews/`. Everything random in step k is drawn from a seed made
-of the run's seed and k, so a run that was killed goes on exactly as if it had not been.
+A run lives in a folder: `config.json` (settings), `checkpoint.safetensors` (everything it needs to
+go on, see :mod:`.state`), and what is drawn from it: `losses.csv`, its curves `losses.png` and
+`previews/`. Everything random in step k is drawn from a seed made of the run's seed and k, and
+every file is written complete or not at all, so a run that was killed at any instruction goes on
+exactly as if it had not been.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import json
 import logging
-import shutil
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,45 +22,23 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from ..distributed import without_gpu
+from ..files import complete, write_json, write_text
+from .batches import Batches
 from .config import LoopConfig
+from .state import Row, RunError, RunState, check_settings
 
 logger = logging.getLogger(__name__)
+
+CONFIG, CHECKPOINT = "config.json", "checkpoint.safetensors"
 
 Losses = Mapping[str, torch.Tensor]
 """Name → scalar. What is minimised is `total`, or without one the sum."""
 
-
-class Batches(Sampler[list[int]]):
-    """Index batches of one process from a given micro-step on: shuffled anew each epoch.
-
-    Args:
-        length: examples in the data set.
-        config: batch size and seed.
-        start: first micro-step.
-        rank, processes: this process among how many.
-    """
-
-    def __init__(
-        self, length: int, config: LoopConfig, start: int = 0, rank: int = 0, processes: int = 1
-    ) -> None:
-        self._length, self._config = length, config
-        self._start, self._rank, self._processes = start, rank, processes
-
-    def __iter__(self) -> Iterator[list[int]]:
-        size, epoch, order = self._config.batch_size, -1, None
-        for micro in range(self._start, self._config.steps * self._config.accumulate):
-            first = (micro * self._processes + self._rank) * size
-            batch = []
-            for place in range(first, first + size):
-                if place // self._length != epoch:
-                    epoch = place // self._length
-                    generator = torch.Generator().manual_seed(self._config.seed + epoch)
-                    order = torch.randperm(self._length, generator=generator)
-                batch.append(int(order[place % self._length]))
-            yield batch
+Preview = Callable[[nn.Module, Path], None]
+"""Draws what a task has learned into a picture file."""
 
 
 class Interrupted(Exception):
@@ -72,7 +52,8 @@ def train(
     folder: str | Path,
     *,
     collate: Callable[[list], Any] | None = None,
-    preview: Callable[[nn.Module, Path], None] | None = None,
+    preview: Preview | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> nn.Module:
     """Train a task to its last step, going on from the folder's checkpoint if it has one.
 
@@ -83,18 +64,21 @@ def train(
         config: optimisation settings.
         folder: where the run lives.
         collate: makes a batch of a list of examples.
-        preview: called with the task and `previews/` at each checkpoint.
+        preview: called with the task and a file in `previews/` at each checkpoint.
+        about: what else makes the run what it is, JSON by name: its data, weights, tap. A folder
+            whose run has another is refused.
 
     Returns:
         The task, with averaged weights where `config.ema` asks for them.
 
     Raises:
-        ValueError: the folder holds a run with other settings.
+        RunError: the folder holds a run with other settings, or a damaged one.
         Interrupted: SIGINT or SIGTERM came; call again to go on.
     """
-    run = Run(task, config, Path(folder))
+    run = TrainingRun(task, config, Path(folder), about or {})
+    run.draw(preview)  # what a kill after the last checkpoint left out
     with run.progress() as bar, _stop_signal() as stop:
-        batches = Batches(len(data), config, run.step * config.accumulate, *run.place)
+        batches = Batches(len(data), config, run.step * config.accumulate, *run.rank_of)
         loader = DataLoader(
             data, batch_sampler=batches, collate_fn=collate, num_workers=config.workers
         )
@@ -105,20 +89,23 @@ def train(
             bar.set_postfix({name: f"{value:.3g}" for name, value in losses.items()})
             done, asked = run.step == config.steps, run.agree(bool(stop))
             if asked or done or run.step % config.save_every == 0:
-                run.save(preview)
+                run.save()
+                run.draw(preview)
             if asked and not done:
                 raise Interrupted(f"stopped after step {run.step}; run the command again to go on")
     return run.finish()
 
 
-class Run:
-    """One run: accelerate's objects, the step reached, and the files."""
+class TrainingRun:
+    """One run: accelerate's objects, the steps done, and the files."""
 
-    def __init__(self, task: nn.Module, config: LoopConfig, folder: Path) -> None:
+    def __init__(
+        self, task: nn.Module, config: LoopConfig, folder: Path, about: Mapping[str, Any]
+    ) -> None:
         from accelerate import Accelerator
         from transformers import get_scheduler
 
-        self.config, self.folder, self.step = config, folder, 0
+        self.config, self.folder = config, folder
         self._accelerator = Accelerator(
             mixed_precision=config.precision,
             gradient_accumulation_steps=config.accumulate,
@@ -132,17 +119,23 @@ class Run:
             eps=config.epsilon,
             weight_decay=config.weight_decay,
         )
-        schedule = get_scheduler(config.schedule, optimizer, config.warmup, config.steps)
+        self._schedule = get_scheduler(config.schedule, optimizer, config.warmup, config.steps)
         self._task, self._optimizer = self._accelerator.prepare(task, optimizer)
-        self._schedule = schedule
-        self._accelerator.register_for_checkpointing(schedule)
-        self._ema = self._average()
-        self._rows: list[dict[str, Any]] = []
+        self._average = self._new_average()
+        scaler = self._accelerator.scaler
+        self._state = RunState(task, optimizer, scaler, self._average)
+        self._settings = json.loads(json.dumps(asdict(config) | dict(about)))
+        self._rows: list[Row] = []
         self._open()
 
     @property
-    def place(self) -> tuple[int, int]:
-        """Rank and number of processes."""
+    def step(self) -> int:
+        """Optimiser steps done."""
+        return len(self._rows)
+
+    @property
+    def rank_of(self) -> tuple[int, int]:
+        """Rank of this process, and the number of processes."""
         return self._accelerator.process_index, self._accelerator.num_processes
 
     def progress(self):
@@ -160,7 +153,7 @@ class Run:
         """One optimiser step; returns its losses, averaged over micro-steps and processes."""
         from accelerate.utils import send_to_device
 
-        rank, processes = self.place
+        rank, processes = self.rank_of
         total: dict[str, torch.Tensor] = {}
         self._task.train()
         for part in range(self.config.accumulate):
@@ -177,17 +170,17 @@ class Run:
             for name, value in losses.items():
                 total[name] = total.get(name, 0) + value.detach().float() / self.config.accumulate
         self._schedule.step()
-        if self._ema is not None:
-            self._ema.step(self._trained)
-        self.step += 1
+        if self._average is not None:
+            self._average.step(self._trained)
+        step = self.step + 1
         means = self._accelerator.reduce(total, reduction="mean")
         row = {name: float(value) for name, value in means.items()}
         if not all(map(torch.isfinite, means.values())):
             raise FloatingPointError(
-                f"a loss is not finite at step {self.step}: {row}. Lower the learning rate, or use "
+                f"a loss is not finite at step {step}: {row}. Lower the learning rate, or use "
                 'precision "bf16" or "no"'
             )
-        self._rows.append({"step": self.step, **row})
+        self._rows.append({"step": step, **row})
         return row
 
     def agree(self, wish: bool) -> bool:
@@ -197,97 +190,99 @@ class Run:
         wishes = torch.tensor([float(wish)], device=self._accelerator.device)
         return bool(self._accelerator.reduce(wishes, reduction="sum"))
 
-    def save(self, preview: Callable[[nn.Module, Path], None] | None) -> None:
-        """Write the checkpoint, complete or not at all, then losses, curves and previews."""
-        partial, whole = self.folder / "checkpoint.partial", self.folder / "checkpoint"
-        self._accelerator.save_state(str(partial))
-        self._accelerator.wait_for_everyone()  # each process has a file of its own in it
-        if not self._accelerator.is_main_process:
+    def save(self) -> None:
+        """Write the checkpoint, complete or not at all.
+
+        Raises:
+            OSError: it cannot be written, for example on a full disk; the last one stays.
+        """
+        self._accelerator.wait_for_everyone()
+        if self._accelerator.is_main_process:
+            self._state.save(self.folder / CHECKPOINT, self._rows, self._settings)
+
+    def draw(self, preview: Preview | None) -> None:
+        """Losses, curves and a preview of the checkpoint. Training does not end for want of one."""
+        if not self._accelerator.is_main_process or not self.step:
             return
-        (partial / "step.json").write_text(json.dumps({"step": self.step}))
-        old = self.folder / "checkpoint.old"
-        if whole.exists():
-            whole.replace(old)
-        partial.replace(whole)
-        shutil.rmtree(old, ignore_errors=True)
-        self._write_losses()
-        if preview is not None:
-            (self.folder / "previews").mkdir(exist_ok=True)
-            with self._averaged(), torch.no_grad():
-                task = self._accelerator.unwrap_model(self._task).eval()
-                preview(task, self.folder / "previews" / f"{self.step:07d}.png")
+        path = self.folder / "previews" / f"{self.step:07d}.png"
+        try:
+            self._write_losses()
+            if preview is not None and not path.exists():
+                path.parent.mkdir(exist_ok=True)
+                with self._averaged(), torch.no_grad():
+                    preview(self._accelerator.unwrap_model(self._task).eval(), path)
+        except Exception:  # whatever drawing ends in, the training is worth more
+            logger.warning("no curves or preview of step %d", self.step, exc_info=True)
 
     def finish(self) -> nn.Module:
         """The trained task with the weights to keep."""
         from accelerate.state import AcceleratorState
 
-        if self._ema is not None:
-            self._ema.copy_to(self._trained)
+        if self._average is not None:
+            self._average.copy_to(self._trained)
         self._accelerator.wait_for_everyone()  # not end_training: it parts processes for good
         AcceleratorState._reset_state()  # the next run may want another precision
         return self._accelerator.unwrap_model(self._task).eval()
 
-    def _average(self) -> Any:
+    def _new_average(self) -> Any:
         if self.config.ema is None:
             return None
         from diffusers.training_utils import EMAModel
 
-        average = EMAModel(self._trained, decay=self.config.ema, use_ema_warmup=True, power=0.75)
-        self._accelerator.register_for_checkpointing(average)
-        return average
+        return EMAModel(self._trained, decay=self.config.ema, use_ema_warmup=True, power=0.75)
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
-        if self._ema is None:
+        if self._average is None:
             yield
             return
-        self._ema.store(self._trained)
-        self._ema.copy_to(self._trained)
+        self._average.store(self._trained)
+        self._average.copy_to(self._trained)
         try:
             yield
         finally:
-            self._ema.restore(self._trained)
+            self._average.restore(self._trained)
 
     def _open(self) -> None:
         """Create the folder, or take up the run that it holds."""
         with self._accelerator.main_process_first():  # the others find what the first one wrote
             self._settle()
-        whole = self.folder / "checkpoint"
-        if not whole.exists():
-            return
-        self._accelerator.load_state(str(whole))
-        self.step = json.loads((whole / "step.json").read_text())["step"]
-        with (self.folder / "losses.csv").open(newline="") as file:
-            rows = [{**row, "step": int(row["step"])} for row in csv.DictReader(file)]
-        self._rows = [row for row in rows if row["step"] <= self.step]
+        path = self.folder / CHECKPOINT
+        if path.exists():
+            self._rows = self._state.load(path, self._settings)
+            place = {"last_epoch": self.step, "_step_count": self.step + 1}
+            self._schedule.load_state_dict(self._schedule.state_dict() | place)
 
     def _settle(self) -> None:
         """Write the settings, or check them against those that are there."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        ours = json.loads(json.dumps(asdict(self.config)))
-        path = self.folder / "config.json"
+        if (self.folder / "checkpoint").exists():
+            raise RunError(
+                f"{self.folder} holds a run of an earlier version of this pack, whose files could "
+                "run code: take another folder"
+            )
+        path = self.folder / CONFIG
         if path.exists():
-            theirs = json.loads(path.read_text())
-            free = {"save_every", "workers"}
-            if changed := [key for key in ours if key not in free and ours[key] != theirs.get(key)]:
-                raise ValueError(
-                    f"{self.folder} holds a run with other settings ({', '.join(changed)}): take "
-                    "the same settings to go on with it, or another folder"
-                )
-        path.write_text(json.dumps(ours, indent=1))
-        old, whole = self.folder / "checkpoint.old", self.folder / "checkpoint"
-        if old.exists() and not whole.exists():  # killed between two renames
-            old.replace(whole)
+            try:
+                theirs = dict(json.loads(path.read_text("utf-8")))
+            except (OSError, ValueError, TypeError, RecursionError) as error:
+                raise RunError(
+                    f"{path} cannot be read as the settings of a run ({error}). Delete it: they "
+                    f"are in {CHECKPOINT}, too"
+                ) from error
+            check_settings(self.folder, theirs, self._settings)
+        write_json(path, self._settings)
 
     def _write_losses(self) -> None:
+        names = list(dict.fromkeys(name for row in self._rows for name in row))
+        table = io.StringIO(newline="")
+        writer = csv.DictWriter(table, names)
+        writer.writeheader()
+        writer.writerows(self._rows)
+        write_text(self.folder / "losses.csv", table.getvalue())
         from ..plots import loss_curves
 
-        names = list(dict.fromkeys(name for row in self._rows for name in row))
-        with (self.folder / "losses.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, names)
-            writer.writeheader()
-            writer.writerows(self._rows)
-        loss_curves(self._rows).save(self.folder / "losses.png")
+        with complete(self.folder / "losses.png") as partial:
+            loss_curves(self._rows).save(partial, format="png")
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ..features import read_features
+from ..files import complete
 from ..grounding import ground
 from .backbone import Backbone
 from .data.examples import GroundingExample
@@ -55,7 +56,9 @@ def box_preview(
         boxes, scores = (each.cpu() for each in ground(answer.logits, answer.boxes, sizes))
         best = scores.argmax(1)
         rows = torch.arange(len(best))
-        _figure(examples, pictures.cpu(), boxes[rows, best], scores[rows, best]).savefig(path)
+        figure = _figure(examples, pictures.cpu(), boxes[rows, best], scores[rows, best])
+        with complete(path) as partial:
+            figure.savefig(partial, format="png")
 
     return draw
 

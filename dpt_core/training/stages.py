@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from ..backbones.stable_diffusion import unet_taps
 from ..checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ..config import AdapterConfig
 from ..distributed import process_state
+from ..fingerprints import file_digest, fingerprint
 from ..losses import LossWeights
 from .backbone import Backbone, PhraseEncoder
 from .config import LoopConfig
@@ -24,7 +26,7 @@ from .data import (
     JsonlMatching,
     MatchingDataset,
     RefCoco,
-    check_images,
+    images_digest,
     precompute,
     with_latents,
 )
@@ -92,7 +94,7 @@ class Sources:
     latents: Path | None = None
 
     def open(self, backbone: Backbone, config: StageConfig, name: str) -> Pairs:
-        """The examples, with latents if they are wanted; every image is known to be there.
+        """The examples, with latents if they are wanted.
 
         Raises:
             DataError: see :mod:`dpt_core.training.data`.
@@ -105,10 +107,7 @@ class Sources:
         grounding: GroundingDataset = _reader(
             self.grounding, {".jsonl": JsonlGrounding, ".json": RefCoco}
         )(self.grounding, size=config.size, images=self.images, seed=seed)
-        if self.latents is None:
-            check_images(matching)
-            check_images(grounding)
-        else:
+        if self.latents is not None:
             with process_state().main_process_first():
                 for part, folder in ((matching, "matching"), (grounding, "grounding")):
                     precompute(part, backbone.encode, self.latents / folder, vae=name)
@@ -217,6 +216,17 @@ def _train(
     name: str,
 ) -> Path:
     data = sources.open(backbone, config, name)
+    about = {
+        "model": fingerprint(backbone.unet, backbone.vae, backbone.text_encoder),
+        "adapter": fingerprint(adapter),
+        "phrase_encoder": fingerprint(phrases) if phrases else None,
+        "adapter_config": json.loads(adapter.config.to_json()),
+        "loss_weights": asdict(config.weights),
+        "size": config.size,
+        "matching": file_digest(sources.matching),
+        "grounding": file_digest(sources.grounding),
+        "images": images_digest(data.matching, data.grounding),
+    }
     task = DiscriminationTask(
         backbone,
         adapter,
@@ -226,7 +236,7 @@ def _train(
         latents=sources.latents is not None,
     )
     preview = box_preview(backbone, data.grounding, latents=sources.latents is not None)
-    task = train(task, data, config.loop, output, collate=collate, preview=preview)
+    task = train(task, data, config.loop, output, collate=collate, preview=preview, about=about)
     path = output / f"{stage}.safetensors"
     lora = lora_of(task.unet) if stage == "dpt" else {}
     if process_state().is_main_process:

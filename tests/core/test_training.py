@@ -2,52 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import os
 import re
-import signal
-from pathlib import Path
 
 import pytest
 import torch
 from benchmark_runs import in_two_processes
-from torch import nn
-from torch.utils.data import Dataset
+from toy_training import CONFIG, Noise, Regression, losses
 
 from dpt_core.training.config import LoopConfig
 from dpt_core.training.loop import Batches, Interrupted, train
-
-
-class Noise(Dataset):
-    def __len__(self) -> int:
-        return 10
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        return torch.full((4,), float(index))
-
-
-class Regression(nn.Module):
-    """A loss that depends on data, weights, dropout and random numbers."""
-
-    def __init__(self, stop_at: int | None = None) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.layers = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 1))
-        self.calls, self.stop_at = 0, stop_at
-
-    def forward(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
-        self.calls += 1
-        if self.calls == self.stop_at:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return {"error": (self.layers(batch) - torch.randn(len(batch), 1)).square().mean()}
-
-
-CONFIG = LoopConfig(steps=12, batch_size=3, accumulate=2, ema=0.9, save_every=5, warmup=2)
-
-
-def losses(folder) -> list[dict[str, str]]:
-    with (folder / "losses.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_resumed_run_ends_like_an_unbroken_one(tmp_path):
@@ -112,9 +75,9 @@ def test_impossible_settings(field):
 
 LAUNCHED = """
 import sys, torch
-sys.path.insert(0, {here!r})
 from dpt_core.distributed import process_state
-from test_training import CONFIG, Noise, Regression, train
+from dpt_core.training.loop import train
+from toy_training import CONFIG, Noise, Regression
 for stage in ("first", "run"):  # one after the other, as the demo's recipe has it
     task = train(Regression(), Noise(), CONFIG, {folder!r} + "/" + stage)
     process_state().wait_for_everyone()
@@ -125,8 +88,7 @@ print(f"weights {{weights}} of {{process_state().num_processes}}")  # in one pie
 
 def test_many_processes_train_one_model(tmp_path):
     script = tmp_path / "launched.py"
-    here = str(Path(__file__).parent)
-    script.write_text(LAUNCHED.format(here=here, folder=str(tmp_path)))
+    script.write_text(LAUNCHED.format(folder=str(tmp_path)))
     first, second = re.findall(r"weights (-?[\d.]+) of 2", in_two_processes(script))
     assert first == second
     assert [row["step"] for row in losses(tmp_path / "run")] == [str(n) for n in range(1, 13)]

@@ -20,10 +20,11 @@ from dpt_core.training.data import (
     JsonlGrounding,
     JsonlMatching,
     RefCoco,
-    check_images,
+    images_digest,
     precompute,
     with_latents,
 )
+from dpt_core.training.data.datasets import mentioned_images
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "black": (0, 0, 0)}
 
@@ -237,7 +238,7 @@ def test_bad_images(folder):
     path = write_jsonl(folder, [ROWS[1], {**ROWS[3], "image": "none.png"}])
     data = JsonlMatching(path, 16)
     with pytest.raises(DataError) as error:
-        check_images(data)
+        images_digest(data)
     says(error, f"{path}:2: ", "none.png", "no such file")
     with pytest.raises(DataError, match="no such file"):
         data[1]
@@ -294,7 +295,7 @@ def test_table(folder):
     assert len(data) == 4 and data[1].captions[0] == TABLE[1][0]
     assert data[2].captions[1] == "it's\nred"
     assert [colour_of(data[index].images[0]) for index in range(4)] == list(COLOURS)
-    assert check_images(data) == 4
+    assert len(mentioned_images(data)) == 4
 
 
 def test_other_columns_and_their_order_do_not_matter(folder):
@@ -446,10 +447,13 @@ def test_latents_stand_in_for_images(folder):
             )
             assert got.dtype == torch.float32 and same(rest, others)
     assert matching[0].images.shape == (3, 3, 16, 16)
+    digest = images_digest(matching, grounding)
     for image in COLOURS:  # latents alone will do
         (folder / "images" / f"{image}.png").unlink()
     assert with_latents(matching, folder / "latents")[0].images.shape == (3, 4, 2, 2)
-    assert check_images(latents) == 2
+    assert len(mentioned_images(latents)) == 2
+    latent_matching = with_latents(matching, folder / "latents")
+    assert images_digest(latent_matching, latents) == digest  # of the images they were made from
 
 
 def test_moments_are_drawn_from_by_index_and_seed(folder):

@@ -1,6 +1,6 @@
 """Readers of training data: JSONL image folders, hard negatives, RefCOCO; precomputed latents."""
 
-from .datasets import GroundingDataset, MatchingDataset, check_images
+from .datasets import GroundingDataset, MatchingDataset, images_digest
 from .examples import DataError, GroundingExample, MatchingExample
 from .hard_negatives import HardNegativeTable
 from .images import ImageFolder
@@ -20,7 +20,7 @@ __all__ = [
     "MatchingDataset",
     "MatchingExample",
     "RefCoco",
-    "check_images",
+    "images_digest",
     "precompute",
     "with_latents",
 ]

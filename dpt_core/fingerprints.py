@@ -1,0 +1,28 @@
+"""What tells files and weights apart."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+from torch import nn
+
+
+def fingerprint(*modules: nn.Module) -> str:
+    """A digest of all tensors of modules, 16 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for module in modules:
+        for key, tensor in module.state_dict().items():
+            digest.update(key.encode())
+            digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+def file_digest(path: str | Path) -> str:
+    """What a file holds, as 16 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while piece := file.read(2**16):
+            digest.update(piece)
+    return digest.hexdigest()[:16]
