@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,11 +47,13 @@ class Backbone:
         """Load a diffusers model directory, frozen.
 
         Raises:
-            ValueError: the folder holds no Stable Diffusion 1.x or 2.x model.
+            ValueError: the folder holds no Stable Diffusion 1.x or 2.x model, or a damaged one.
         """
         from diffusers import DiffusionPipeline
 
-        return cls.of(DiffusionPipeline.from_pretrained(folder).to(device), str(folder))
+        with _local(folder, "model_index.json", "diffusers model directory"):
+            pipeline = DiffusionPipeline.from_pretrained(folder, local_files_only=True)
+        return cls.of(pipeline.to(device), str(folder))
 
     @classmethod
     def of(cls, pipeline: Any, name: str = "the pipeline") -> Backbone:
@@ -114,10 +117,16 @@ class PhraseEncoder(nn.Module):
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> PhraseEncoder:
-        """Load a transformers encoder, for example a copy of roberta-base."""
+        """Load a transformers encoder, for example a copy of roberta-base.
+
+        Raises:
+            ValueError: the folder holds none, or a damaged one.
+        """
         from transformers import AutoModel, AutoTokenizer
 
-        return cls(AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder))
+        with _local(folder, "config.json", "transformers model directory"):
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            return cls(tokenizer, AutoModel.from_pretrained(folder, local_files_only=True))
 
     @property
     def width(self) -> int:
@@ -146,6 +155,25 @@ class PhraseEncoder(nn.Module):
             for offset, example in zip(offsets, examples, strict=True)
         ]
         return Phrases(hidden, tokens.attention_mask.bool()), named
+
+
+@contextmanager
+def _local(folder: str | Path, index: str, what: str) -> Iterator[None]:
+    """Load a model from a folder: a name is never looked up in the network.
+
+    Raises:
+        ValueError: no such folder, or what is in it cannot be loaded.
+    """
+    if not (Path(folder) / index).is_file():
+        raise ValueError(f"{folder} must be a {what}, with {index} in it; there is none")
+    try:
+        yield
+    # Damaged files end in whatever the libraries meet first.
+    except Exception as error:
+        raise ValueError(
+            f"{folder} cannot be loaded as a {what} ({type(error).__name__}: {error}): is every "
+            "file of it there, and whole?"
+        ) from error
 
 
 def _tokens_in(offsets: torch.Tensor, spans: Sequence[tuple[int, int]]) -> torch.Tensor:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -162,7 +162,8 @@ def probe(
     )
     torch.manual_seed(config.loop.seed)
     adapter = DiscriminativeAdapter(adapter_config)
-    return _train("adapter", backbone, adapter, phrases, sources, output, config, model.name)
+    about = {"model_name": model.name, **_weights(backbone, adapter, phrases)}
+    return _train("adapter", backbone, adapter, phrases, sources, output, config, about)
 
 
 def tune(
@@ -193,9 +194,22 @@ def tune(
     check_taps(taps, adapter.config.tap, adapter.config.in_channels)
     if config.gradient_checkpointing:
         backbone.unet.enable_gradient_checkpointing()
+    about = {"model_name": model.name, **_weights(backbone, adapter, phrases)}
+    about |= {"rank": config.rank, "layers": config.layers, "freeze_adapter": config.freeze_adapter}
     torch.manual_seed(config.loop.seed)
     add_lora(backbone.unet, config.rank, config.layers)
-    return _train("dpt", backbone, adapter, phrases, sources, output, config, model.name)
+    return _train("dpt", backbone, adapter, phrases, sources, output, config, about)
+
+
+def _weights(
+    backbone: Backbone, adapter: DiscriminativeAdapter, phrases: PhraseEncoder | None
+) -> dict[str, str | None]:
+    """What tells the weights that a run starts from."""
+    return {
+        "model": fingerprint(backbone.unet, backbone.vae, backbone.text_encoder),
+        "adapter": fingerprint(adapter),
+        "phrase_encoder": fingerprint(phrases) if phrases else None,
+    }
 
 
 def _models(
@@ -213,15 +227,13 @@ def _train(
     sources: Sources,
     output: Path,
     config: StageConfig,
-    name: str,
+    about: dict[str, Any],
 ) -> Path:
-    data = sources.open(backbone, config, name)
+    data = sources.open(backbone, config, about["model_name"])
     about = {
-        "model": fingerprint(backbone.unet, backbone.vae, backbone.text_encoder),
-        "adapter": fingerprint(adapter),
-        "phrase_encoder": fingerprint(phrases) if phrases else None,
-        "adapter_config": json.loads(adapter.config.to_json()),
-        "loss_weights": asdict(config.weights),
+        **asdict(adapter.config),
+        **asdict(config.weights),
+        **about,
         "size": config.size,
         "matching": file_digest(sources.matching),
         "grounding": file_digest(sources.grounding),

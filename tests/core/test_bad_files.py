@@ -5,18 +5,16 @@ from __future__ import annotations
 import io
 import json
 import pickle
-import signal
 import struct
-import time
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from patience import in_time
 from safetensors.torch import load_file, save_file
 
 from dpt_core import (
@@ -37,10 +35,6 @@ CONFIG = AdapterConfig(
 )  # fmt: skip
 MODULE = "up_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
 DOWN, UP = lora_key(MODULE, "down"), lora_key(MODULE, "up")
-PATIENCE, HANG = 5.0, 60
-"""Seconds of computing, and seconds by the clock of a busy machine, after which an answer counts as
-none."""
-
 generated = settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -56,22 +50,6 @@ def good(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("good") / "good.safetensors"
     save_checkpoint(path, Checkpoint(CONFIG, DiscriminativeAdapter(CONFIG), lora))
     return path
-
-
-@contextmanager
-def in_time() -> Iterator[None]:
-    def late(*_: object) -> None:
-        raise TimeoutError(f"no answer in {HANG} seconds")
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(HANG)
-    start = time.process_time()
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-    assert time.process_time() - start < PATIENCE
 
 
 def refused(path: Path, says: str) -> None:

@@ -92,3 +92,20 @@ def test_many_processes_train_one_model(tmp_path):
     first, second = re.findall(r"weights (-?[\d.]+) of 2", in_two_processes(script))
     assert first == second
     assert [row["step"] for row in losses(tmp_path / "run")] == [str(n) for n in range(1, 13)]
+
+
+NAN, ENDLESS = float("nan"), float("inf")
+SETTINGS = [
+    *[(name, value) for name in ("steps", "batch_size", "save_every") for value in (-1, 1.5, True)],
+    *[(name, value) for name in ("steps", "seed", "workers") for value in ("3", None, 2**40)],
+    *[(name, -1) for name in ("warmup", "workers", "seed")],
+    *[(name, value) for name in ("learning_rate", "epsilon", "max_norm") for value in (0, -1, NAN)],
+    ("learning_rate", ENDLESS), ("weight_decay", NAN), ("weight_decay", -1), ("betas", (1.0, 0.5)),
+    ("betas", (NAN, 0.5)), ("ema", 1.0), ("ema", 0.0), ("ema", NAN), ("precision", "fp8"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("field, value", SETTINGS)
+def test_impossible_numbers(field, value):
+    with pytest.raises(ValueError, match=f"{field} must be"):
+        LoopConfig(**{"steps": 1, "batch_size": 1, field: value})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -11,6 +12,10 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from .examples import DataError
+from .lines import shorten
+
+LARGEST = 4096
+"""Side of the largest squares, in pixels: one of them takes 200 MB."""
 
 
 class Picture(NamedTuple):
@@ -62,10 +67,11 @@ class ImageFolder:
 
     def __init__(self, folder: str | Path, size: int) -> None:
         self.folder, self.size = Path(folder), size
-        if size < 8 or size % 8:
+        if size < 8 or size % 8 or size > LARGEST:
             raise DataError(
                 f"the image size must be a positive multiple of 8 pixels, which the VAE can "
-                f"encode; got {size}. Stable Diffusion 1.x and 2.x base were trained at 512"
+                f"encode, up to {LARGEST}; got {size}. Stable Diffusion 1.x and 2.x base were "
+                "trained at 512"
             )
         if not self.folder.is_dir():
             raise DataError(
@@ -92,7 +98,7 @@ class ImageFolder:
         Raises:
             DataError: missing, or not an image that Pillow can read.
         """
-        path = self.folder / name
+        path = self._path(name, where)
         try:
             with Image.open(path) as image:
                 width, height = image.size
@@ -113,10 +119,31 @@ class ImageFolder:
         Raises:
             DataError: the file is missing.
         """
+        return self._path(name, where).stat().st_size
+
+    def _path(self, name: str, where: str) -> Path:
+        """The file of an image: a regular one, under a name that stays in the folder.
+
+        Raises:
+            DataError: there is none, or it lies elsewhere.
+        """
         path = self.folder / name
-        if not path.is_file():
+        outside = Path(name).is_absolute() or os.path.normpath(name).split(os.sep)[0] == ".."
+        try:
+            there = path.is_file()  # a pipe, which would be waited for, is none
+        except (OSError, ValueError) as error:  # a name too long, or with a zero in it
+            raise DataError(
+                f"{where}: expected the name of an image; got {shorten(name)} "
+                f"({getattr(error, 'strerror', None) or error}). Correct it"
+            ) from error
+        if outside:
+            raise DataError(
+                f"{where}: expected an image in {self.folder}; {shorten(name)} lies elsewhere. "
+                "Correct the name, or give the folder that holds all images"
+            )
+        if not there:
             raise _missing(path, where)
-        return path.stat().st_size
+        return path
 
 
 def _missing(path: Path, where: str) -> DataError:

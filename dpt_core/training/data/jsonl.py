@@ -142,6 +142,11 @@ def _parse(text: str, where: str) -> _Record:
             f"{where}: expected one JSON object on the line; got something else at column "
             f"{error.colno} ({error.msg}). Correct it, or write the file with json.dumps"
         ) from error
+    except (RecursionError, ValueError) as error:
+        raise DataError(
+            f"{where}: expected one JSON object on the line; it is nested too deep, or has a "
+            f"number of too many digits ({type(error).__name__}). Correct it"
+        ) from None
     if not isinstance(entry, dict):
         raise DataError(
             f'{where}: expected a JSON object {{"image": …, "caption": …}}; got {shorten(entry)}. '

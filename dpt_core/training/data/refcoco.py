@@ -76,7 +76,7 @@ def _load(path: Path) -> dict[str, list]:
     require_file(path)
     try:
         content = json.loads(path.read_bytes())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # broken, not UTF-8, nested too deep, …
         line = getattr(error, "lineno", 1)
         raise DataError(
             f"{path}:{line}: expected one JSON document; got something else ({error}). Download "
@@ -130,7 +130,12 @@ def _row(entry: dict[str, Any], found: _Found, where: str) -> GroundingRow:
             int(side) for side in numbers_field([width, height], "size", "[width, height]", where)
         )
     boxes, spans = [], []
-    for box, raw, inside in found.pop(entry.get("id"), ()):
+    identity = entry.get("id")
+    if not isinstance(identity, (int, str, type(None))):
+        raise DataError(
+            f'{where}: "id" must be a number or a text; got {shorten(identity)}. Correct it'
+        )
+    for box, raw, inside in found.pop(identity, ()):
         if _has_area(box, size):
             boxes.append(box)
             spans.append(_spans(raw, caption, inside))
