@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -15,8 +16,8 @@ import pytest
 import torch
 from comfy.cli_args import LatentPreviewMethod
 from demo_files import demo_folder
-from dpt_pack.dpt_core.backends.diffusers import self_correcting, text_vectors
-from dpt_pack.dpt_core.correction import MODES
+from dpt_pack.dpt_core.correction import MODES, PRESETS
+from dpt_pack.dpt_core.diffusers import self_correcting, text_vectors
 from dpt_pack.dpt_core.demo import load as diffusers_side
 from dpt_pack.dpt_core.demo import model as sizes
 from dpt_pack.dpt_core.evaluation.scenes import WORLD, unique_phrase
@@ -134,12 +135,10 @@ def test_same_picture_on_the_same_schedule(host, pipeline, correction):
     model, expected = host.model, diffusers_picture(pipeline)
     if correction:
         plain, (model, _) = expected, corrected(model, host.adapter, **correction)
-        rule = {"rule": correction.get("step", "published")}
-        rest = {key: value for key, value in correction.items() if key != "step"}
+        wanted = replace(PRESETS["published"], **correction)
         adapter = host.adapter.checkpoint.adapter
         text = text_vectors(pipeline, [PROMPT])
-        rest["scheduler"] = pipeline.scheduler
-        with self_correcting(pipeline.unet, adapter, text, **rest, **rule):
+        with self_correcting(pipeline, adapter, text, wanted):
             expected = diffusers_picture(pipeline)
         assert psnr(plain, expected) < SAME - 10
     model_sampling = host.model.get_model_object("model_sampling")
