@@ -10,14 +10,13 @@ import numpy as np
 import torch
 
 from dpt_core.adapter import DiscriminativeAdapter
-from dpt_core.backbones.base import BackboneCall
+from dpt_core.backbones.base import BackboneCall, read_features
 from dpt_core.backbones.registry import backbone_of
 from dpt_core.demo import model
 from dpt_core.demo.datasets import ShapesDenoising, ShapesGrounding, ShapesMatching
 from dpt_core.demo.denoiser import DenoiserTask
 from dpt_core.demo.load import load_demo
 from dpt_core.diffusers import score_function
-from dpt_core.features import read_features
 from dpt_core.reading import alignment_scores, encode_pictures
 from dpt_core.training.backbone import Backbone, PhraseEncoder
 from dpt_core.training.discrimination import DiscriminationTask, Pairs, collate
@@ -93,9 +92,11 @@ def probing(device: str, batch: int = 4) -> dict[str, Run]:
     context = backbone.read(["a red circle"] * (6 * batch)).context
     timesteps = torch.full((6 * batch,), 500, device=device)
 
+    reader = backbone_of(pipeline)
+
     def bare() -> None:
         with torch.no_grad():
-            read_features(unet, adapter.config.tap, lambda: unet(noisy, timesteps, context))
+            read_features(reader, adapter.config.tap, lambda: unet(noisy, timesteps, context))
 
     def step() -> None:
         task(examples)["total"].backward()

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 
-from dpt_core.backbones.stable_diffusion import unet_taps
+from dpt_core.backbones.base import read_features
+from dpt_core.backbones.stable_diffusion import StableDiffusion, unet_taps
 from dpt_core.config import AdapterConfig
 from dpt_core.demo import model as demo
 from dpt_core.evaluation.cost import count_operations
-from dpt_core.features import FeatureTap
 
 _SD = {
     "block_out_channels": (320, 640, 1280, 1280),
@@ -99,11 +100,11 @@ def floors(name: str, side: int) -> Floors:
             unet(latents, timestep, context, **more)
 
     def to_tap(back: bool) -> None:
-        with FeatureTap(unet, tap, stop=True) as reached:
-            unet(leaf, timestep, context, **more)
+        features = read_features(reader, tap, lambda: unet(leaf, timestep, context, **more))
         if back:
-            torch.autograd.grad(reached.features.sum(), leaf)
+            torch.autograd.grad(features.sum(), leaf)
 
+    reader = StableDiffusion(SimpleNamespace(unet=unet, scheduler=None))
     leaf = latents.clone().requires_grad_()
     plain = 2 * count_operations(whole)
     forward = count_operations(lambda: to_tap(False))

@@ -143,6 +143,35 @@ class Backbone(Protocol):
         ...
 
 
+def read_features(
+    backbone: Backbone, tap: str, forward: Callable[[], Any], *, stop: bool = True
+) -> torch.Tensor:
+    """The feature map `[B, C, h, w]` at a tap in a pass of a backbone's module.
+
+    Args:
+        backbone: whose module `forward` calls.
+        tap: one of its taps.
+        forward: the pass.
+        stop: end the pass at the tap.
+
+    Raises:
+        ValueError: the pass ended without reaching the tap.
+    """
+    found: list[torch.Tensor] = []
+
+    def read(features: torch.Tensor) -> torch.Tensor:
+        found.append(features)
+        if stop:
+            raise TapReached
+        return features
+
+    with backbone.tapped(tap, read):
+        forward()
+    if not found:
+        raise ValueError(f"the forward pass never reached tap {tap!r}")
+    return found[-1]
+
+
 def rows_of(value: Any, rows: slice | torch.Tensor, total: int) -> Any:
     """Some rows of nested inputs; what has no row for each of `total` stays."""
     if torch.is_tensor(value):

@@ -16,8 +16,9 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ..adapter import DiscriminativeAdapter
+from ..backbones.base import read_features
+from ..backbones.stable_diffusion import StableDiffusion
 from ..boxes import BoxTargets
-from ..features import FeatureTap, read_features
 from ..losses import (
     LossWeights,
     MatchingPairs,
@@ -122,6 +123,7 @@ class DiscriminationTask(ProbingTask):
     ) -> None:
         super().__init__(adapter, phrases, weights)
         self.unet, self._backbone = backbone.unet, backbone
+        self._reader = StableDiffusion(backbone)
         self._denoise, self._latents = denoise, latents
 
     def train(self, mode: bool = True) -> DiscriminationTask:
@@ -167,7 +169,7 @@ class DiscriminationTask(ProbingTask):
         self, noisy: torch.Tensor, timesteps: torch.Tensor, context: torch.Tensor
     ) -> torch.Tensor:
         tap = self.adapter.config.tap
-        return read_features(self.unet, tap, lambda: self.unet(noisy, timesteps, context))
+        return read_features(self._reader, tap, lambda: self.unet(noisy, timesteps, context))
 
     def _first_pass(
         self,
@@ -180,10 +182,14 @@ class DiscriminationTask(ProbingTask):
         """Features of the right pair, and in tuning the denoising loss of the same pass."""
         if not self._denoise:
             return self._features(noisy, timesteps, context), None
-        with FeatureTap(self.unet, self.adapter.config.tap) as tap:
-            prediction = self.unet(noisy, timesteps, context).sample
+        predicted: list[torch.Tensor] = []
+
+        def forward() -> None:
+            predicted.append(self.unet(noisy, timesteps, context).sample)
+
+        features = read_features(self._reader, self.adapter.config.tap, forward, stop=False)
         target = denoising_target(self._backbone.scheduler, clean, noise, timesteps)
-        return tap.features, denoising_loss(prediction, target)
+        return features, denoising_loss(predicted[0], target)
 
 
 class Pairs(Dataset):

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from ..features import read_features
+from ..backbones.base import read_features
+from ..backbones.stable_diffusion import StableDiffusion
 from ..files import complete
 from ..grounding import ground
 from .backbone import Backbone
@@ -49,7 +50,9 @@ def box_preview(
         context = backbone.read([example.caption for example in examples]).context
         adapter, unet = task.adapter, backbone.unet
         features = read_features(
-            unet, adapter.config.tap, lambda: unet(noisy.to(unet.dtype), timesteps, context)
+            StableDiffusion(backbone),
+            adapter.config.tap,
+            lambda: unet(noisy.to(unet.dtype), timesteps, context),
         )
         answer = adapter(features.float(), timesteps)
         sizes = torch.ones(len(clean), 2, device=clean.device)

@@ -17,9 +17,9 @@ import torch
 from comfy.cli_args import LatentPreviewMethod
 from demo_files import demo_folder
 from dpt_pack.dpt_core.correction import MODES, PRESETS
-from dpt_pack.dpt_core.diffusers import self_correcting, text_vectors
 from dpt_pack.dpt_core.demo import load as diffusers_side
 from dpt_pack.dpt_core.demo import model as sizes
+from dpt_pack.dpt_core.diffusers import self_correcting, text_vectors
 from dpt_pack.dpt_core.evaluation.scenes import WORLD, unique_phrase
 from dpt_pack.dpt_core.shapes.pairs import scene_pair
 from dpt_pack.dpt_core.shapes.scene import render

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from dpt_core import alignment_score, correct, load_checkpoint
+from dpt_core.backbones.base import read_features
+from dpt_core.backbones.stable_diffusion import StableDiffusion
 from dpt_core.config import TAPS
-from dpt_core.features import FeatureTap, read_features
 from dpt_core.lora import merge_lora
 from dpt_core.positions import sine_position
 from dpt_core.score import query_similarities
+
+
+def reader(unet) -> StableDiffusion:
+    return StableDiffusion(SimpleNamespace(unet=unet, scheduler=None))
 
 
 def cases(recorded: dict[str, torch.Tensor]) -> list[str]:
@@ -23,7 +30,7 @@ def model(stack):
 
 
 def features_of(unet, stack, latent, timestep):
-    return read_features(unet, "up1", lambda: unet(latent, timestep, stack.text["cond"]))
+    return read_features(reader(unet), "up1", lambda: unet(latent, timestep, stack.text["cond"]))
 
 
 def check_case(model, stack, recorded, case, close):
@@ -77,10 +84,14 @@ def test_taps_and_predictions(model, stack, close):
         latent, timestep = recorded[f"{case}.latent"], recorded[f"{case}.timestep"]
         for tap in TAPS:
             if f"{case}.feat.{tap}" in recorded:
-                with FeatureTap(unet, tap) as reached:
-                    prediction = unet(latent, timestep, stack.text["cond"]).sample
-                close(reached.features, recorded[f"{case}.feat.{tap}"])
-                close(prediction, recorded[f"{case}.noise_pred"])
+                made = []
+
+                def forward(latent=latent, timestep=timestep, made=made) -> None:
+                    made.append(unet(latent, timestep, stack.text["cond"]).sample)
+
+                features = read_features(reader(unet), tap, forward, stop=False)
+                close(features, recorded[f"{case}.feat.{tap}"])
+                close(made[0], recorded[f"{case}.noise_pred"])
 
 
 def test_position_and_time(model, stack, close):
