@@ -30,7 +30,7 @@ def whole_unet_score(
         scores: list[torch.Tensor] = []
 
         def read(features: torch.Tensor) -> torch.Tensor:
-            scores.append(diffusers._score(backbone, adapter, features, call, text))
+            scores.append(diffusers.features_score(backbone, adapter, features, call, text))
             return features
 
         with backbone.tapped(adapter.config.tap, read):
