@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from comfy.utils import ProgressBar
 from torchvision.ops import clip_boxes_to_image
 
 from ...dpt_core.adapter import AdapterOutput
@@ -70,9 +71,9 @@ def find_boxes(
         logits, found = answers[0].logits.cpu(), answers[0].boxes.cpu()
         return ground(logits, found, seen, torch.tensor(corners) * scale)
 
-    noise, found = noise_draws(latents, 1, seed), []
+    noise, found, bar = noise_draws(latents, 1, seed), [], ProgressBar(len(latents))
     for latent in latents.split(1):
-        ((_, parts),) = read_once(model, adapter, phrase, latent, noise, timestep, boxes)
+        ((_, parts),) = read_once(model, adapter, phrase, latent, noise, timestep, boxes, bar)
         found.append(_joined(parts, size))
     return found
 

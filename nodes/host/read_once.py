@@ -51,6 +51,7 @@ class Reading(comfy.samplers.Sampler):
         adapter: the adapter.
         noise: `[draws, C, h, w]`; all pictures share each draw, so they compare.
         read: called with this reading, the host's `apply_model` and each call.
+        progress: the bar to move on by each draw; by default one of this reading's own.
 
     Attributes:
         positive: the conditioning's entries as processed by the host, during a run.
@@ -63,8 +64,10 @@ class Reading(comfy.samplers.Sampler):
         adapter: LoadedAdapter,
         noise: torch.Tensor,
         read: Callable[[Reading, ApplyModel, ModelCall], Any],
+        progress: ProgressBar | None = None,
     ) -> None:
         self._adapter, self._noise, self._read = adapter, noise, read
+        self._progress = progress
         self.batches: list[Batch] = []
 
     @cached_property
@@ -85,7 +88,8 @@ class Reading(comfy.samplers.Sampler):
     ) -> torch.Tensor:
         model = model_wrap.inner_model
         self.positive, self.scorer = model_wrap.conds["positive"], Scorer(self._adapter, model)
-        progress, options = ProgressBar(len(self._noise)), extra_args["model_options"]
+        options = extra_args["model_options"]
+        progress = self._progress or ProgressBar(len(self._noise))
         for some in self._noise.to(latent_image).split(_draws_that_fit(model, latent_image)):
             throw_exception_if_processing_interrupted()
             repeated = some.repeat_interleave(len(latent_image), dim=0)  # of a draw, all pictures
@@ -117,6 +121,7 @@ def read_once(
     noise: torch.Tensor,
     level: float,
     read: Callable[[Reading, ApplyModel, ModelCall], Found],
+    progress: ProgressBar | None = None,
 ) -> Iterator[Batch[Found]]:
     """Noise latents to one level and read the model there.
 
@@ -129,13 +134,13 @@ def read_once(
         latents: `[B, C, h, w]` as a VAE encodes them.
         noise: `[draws, C, h, w]`.
         level: the adapter's timestep, in [0, 1000).
-        read: see :class:`Reading`.
+        read, progress: see :class:`Reading`.
 
     Raises:
         ValueError: the adapter does not fit the model, or no conditioning is active at the level.
     """
     check_backbone(model, adapter.config)
-    reading = Reading(adapter, noise, read)
+    reading = Reading(adapter, noise, read, progress)
     model = without_self_correction(model).clone()
     model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, reading.apply_model)
     model.set_additional_models(KEY, [adapter.patcher])

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import comfy.model_management as management
 import pytest
 import torch
+from comfy.patcher_extension import WrappersMP
 from dpt_pack.dpt_core.grounding import ground
 from dpt_pack.nodes.ground_phrase import GroundPhrase
 from dpt_pack.nodes.host import grounding
@@ -196,7 +197,7 @@ def test_the_phrase_is_context_only(vae):
     hook.remove()
     assert torch.equal(bare[0].boxes, full[0].boxes)
     assert not reached, "something above the tap ran"
-    assert not model.wrappers.get(grounding.WrappersMP.APPLY_MODEL)
+    assert not model.wrappers.get(WrappersMP.APPLY_MODEL)
 
 
 def test_area_of_a_phrase(model, vae):
