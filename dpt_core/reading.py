@@ -131,7 +131,7 @@ def latent_scores(
     for some in noise_draws(latents, draws, seed).split(max(1, ROWS // len(latents))):
         rows = torch.arange(len(latents), device=latents.device).repeat(len(some))
         noise = some.repeat_interleave(len(latents), dim=0)
-        call = _noised(
+        call = noised(
             backbone, latents[rows], noise, timestep, rows_of(inputs, rows, len(latents))
         )
         score = score_function(backbone, adapter, call, text[rows])
@@ -171,7 +171,7 @@ def matching_scores(
     found = []
     for level, each in zip(levels, noise, strict=True):
         repeated = each.repeat(len(latents), *[1] * (each.ndim - 1))
-        call = _noised(backbone, latents.flatten(0, 1), repeated, level, inputs)
+        call = noised(backbone, latents.flatten(0, 1), repeated, level, inputs)
         score = score_function(backbone, adapter, call, vectors)
         found.append(score(call.x).cpu().view(latents.shape[:2]))
     return torch.stack(found)
@@ -201,7 +201,7 @@ def read_boxes(
     backbone, found = _fitting(pipeline, adapter), []
     inputs = backbone.conditioning(phrases, latents.shape[-2:])
     for level, each in zip(levels, noise, strict=True):
-        call = _noised(backbone, latents, each, level, inputs)
+        call = noised(backbone, latents, each, level, inputs)
         levels_told = backbone.path.level(call.sigmas())
 
         def read(features: torch.Tensor, told: torch.Tensor = levels_told) -> torch.Tensor:
@@ -287,7 +287,7 @@ def _fitting(pipeline: Any, adapter: DiscriminativeAdapter) -> Backbone:
     return backbone
 
 
-def _noised(
+def noised(
     backbone: Backbone,
     latents: torch.Tensor,
     noise: torch.Tensor,

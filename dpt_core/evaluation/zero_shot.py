@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ..backbones.registry import backbone_of
-from ..reading import _noised, check_reading, encode_pictures, noise_draws
+from ..reading import noised, check_reading, encode_pictures, noise_draws
 
 
 @torch.no_grad()
@@ -49,7 +49,7 @@ def denoising_errors(
     for row, timestep in enumerate(timesteps):
         for noise in noise_draws(latents, draws, seed):
             noise = noise.expand_as(latents)
-            call = _noised(backbone, latents, noise, timestep, inputs)
+            call = noised(backbone, latents, noise, timestep, inputs)
             predicted = backbone.run(backbone.module, call)[0].float()
             error = predicted - _target(pipeline, backbone, call.sigmas(), latents, noise)
             found[row] += error.square().flatten(1).mean(1).cpu().numpy() / draws
