@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ..backbones.registry import backbone_of
-from ..reading import noised, check_reading, encode_pictures, noise_draws
+from ..reading import check_reading, encode_pictures, noise_draws, noised
 
 
 @torch.no_grad()
