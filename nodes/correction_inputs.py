@@ -29,7 +29,11 @@ def setting_inputs(settings: type) -> list[io.Input]:
 
 def _input(setting: Field) -> io.Input:
     about = setting.metadata
-    shared: dict[str, Any] = {"default": setting.default, "tooltip": about["help"]}
+    shared: dict[str, Any] = {
+        "default": setting.default,
+        "tooltip": about["help"],
+        "optional": True,  # a prompt over the API need not repeat what a preset says
+    }
     if choices := about.get("choices"):
         return io.Combo.Input(setting.name, options=list(choices), **shared)
     shared |= {"min": about["minimum"], "max": about["maximum"]}
