@@ -131,9 +131,7 @@ def latent_scores(
     for some in noise_draws(latents, draws, seed).split(max(1, ROWS // len(latents))):
         rows = torch.arange(len(latents), device=latents.device).repeat(len(some))
         noise = some.repeat_interleave(len(latents), dim=0)
-        call = noised(
-            backbone, latents[rows], noise, timestep, rows_of(inputs, rows, len(latents))
-        )
+        call = noised(backbone, latents[rows], noise, timestep, rows_of(inputs, rows, len(latents)))
         score = score_function(backbone, adapter, call, text[rows])
         scores.append(score(call.x).cpu().view(len(some), -1))
     return torch.cat(scores).mean(0)
