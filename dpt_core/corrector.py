@@ -78,6 +78,20 @@ class Corrected(NamedTuple):
     prediction: torch.Tensor | None = None
 
 
+class _Seen(NamedTuple):
+    """The rows of a level that some rows may go on from.
+
+    Attributes:
+        index: places in the level, `P` of them.
+        x: `[P, ...]` latents, of the shape of the rows'.
+        text: `[R, P]` which of them should agree with the same text as each row.
+    """
+
+    index: list[int]
+    x: torch.Tensor
+    text: torch.Tensor
+
+
 @dataclass
 class _Level:
     """The rows that were corrected at one noise level, as parallel lists."""
@@ -87,6 +101,16 @@ class _Level:
     x: list[torch.Tensor] = field(default_factory=list)
     move: list[torch.Tensor] = field(default_factory=list)
     after: list[torch.Tensor] = field(default_factory=list)
+
+    def alike(self, rows: Rows) -> _Seen | None:
+        """The rows of this level that have the shape of some rows, None where none has."""
+        shape = rows.x.shape[1:]
+        index = [place for place, x in enumerate(self.x) if x.shape == shape]
+        if not index:
+            return None
+        text = torch.stack([self.text[place] for place in index])
+        same = (rows.text[:, None] == text).all(2)
+        return _Seen(index, torch.stack([self.x[place] for place in index]), same)
 
 
 class Corrector:
@@ -227,16 +251,13 @@ class Corrector:
 
     def _known(self, rows: Rows) -> torch.Tensor | None:
         """How far these very latents moved at this noise level, if they did."""
-        level, moves = self._now, []
-        for x, text in zip(rows.x, rows.text, strict=True):
-            for index, seen in enumerate(level.x):
-                same = seen.shape == x.shape and torch.equal(seen, x)
-                if same and torch.equal(level.text[index], text):
-                    moves.append(level.move[index])
-                    break
-            else:
-                return None
-        return torch.stack(moves)
+        seen = self._now.alike(rows)
+        if seen is None:
+            return None
+        same = seen.text & (rows.x[:, None] == seen.x).flatten(2).all(2)  # [R, P]
+        if not same.any(1).all():
+            return None
+        return torch.stack([self._now.move[seen.index[best]] for best in same.int().argmax(1)])
 
     def _earlier(self, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
         """What the level before left for each row, `[R, ...]`, and for which there is one `[R]`.
@@ -244,18 +265,16 @@ class Corrector:
         A call does not say which tile or window it denoises; the latent itself does: it goes on
         from the one of the level before that it is most like.
         """
-        moves, found, level = torch.zeros_like(rows.x, dtype=torch.float32), [], self._before
-        for row, (x, text) in enumerate(zip(rows.x, rows.text, strict=True)):
-            likeness = {
-                index: float(torch.cosine_similarity(seen.flatten(), x.flatten(), dim=0))
-                for index, seen in enumerate(level.x)
-                if seen.shape == x.shape and torch.equal(level.text[index], text)
-            }
-            best = max(likeness, key=likeness.get, default=None)
-            found.append(best is not None and likeness[best] > SAME_PLACE)
-            if found[-1]:
-                moves[row] = level.after[best]
-        return moves, torch.tensor(found, device=rows.x.device)
+        moves, seen = torch.zeros_like(rows.x, dtype=torch.float32), self._before.alike(rows)
+        if seen is None:
+            return moves, torch.zeros(len(rows.x), dtype=torch.bool, device=rows.x.device)
+        pairs = rows.x.flatten(1)[:, None], seen.x.flatten(1)[None]
+        likeness = torch.cosine_similarity(*pairs, dim=2).masked_fill(~seen.text, -1)  # [R, P]
+        most, best = likeness.max(1)
+        for row, (alike, index) in enumerate(zip(most.tolist(), best.tolist(), strict=True)):
+            if alike > SAME_PLACE:
+                moves[row] = self._before.after[seen.index[index]]
+        return moves, most > SAME_PLACE
 
 
 def step_at(sigma: float, starts: Sequence[float]) -> int:

@@ -67,6 +67,16 @@ def text_vectors(pipeline: Any, prompts: Sequence[str], source: str = "eos_hidde
     return backbone_of(pipeline).text_vectors(prompts, source)
 
 
+def starts_of(scheduler: Any) -> list[float]:
+    """Timesteps at which the steps of a run start, falling; schedulers of higher order repeat them.
+
+    Args:
+        scheduler: of a pipeline that runs; image to image begins part-way.
+    """
+    first = getattr(scheduler, "begin_index", None) or 0
+    return list(dict.fromkeys(scheduler.timesteps.tolist()[first:]))
+
+
 @contextmanager
 def self_correcting(
     pipeline: Any,
@@ -114,8 +124,7 @@ def self_correcting(
         nonlocal fresh, inside
         call = backbone.call(args, kwargs)
         if fresh:
-            first = getattr(scheduler, "begin_index", None) or 0
-            run.begin(dict.fromkeys(scheduler.timesteps.tolist()[first:]))
+            run.begin(starts_of(scheduler))
             fresh = False
         if inside or not run.is_due(float(call.sigmas()[0])):
             return plain(*args, **kwargs)

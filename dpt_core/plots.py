@@ -17,12 +17,7 @@ def score_curves(scores: Mapping[int, Sequence[float]], width: int = 768, height
     Returns:
         `[height, width, 3]` uint8.
     """
-    from matplotlib.ticker import MaxNLocator
-
-    figure, canvas = _figure(width, height)
-    axes = figure.add_subplot(xlabel="step", ylabel="alignment score")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(alpha=0.3)
+    axes, canvas = _score_axes(width, height)
     steps = sorted(scores)
     if steps:
         for picture, line in enumerate(zip(*(scores[step] for step in steps), strict=True)):
@@ -31,8 +26,7 @@ def score_curves(scores: Mapping[int, Sequence[float]], width: int = 768, height
             axes.legend(frameon=False)
     else:
         axes.text(0.5, 0.5, "no step was corrected", ha="center", transform=axes.transAxes)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    return _pixels(canvas)
 
 
 def search_curves(
@@ -55,12 +49,7 @@ def search_curves(
     Returns:
         `[height, width, 3]` uint8.
     """
-    from matplotlib.ticker import MaxNLocator
-
-    figure, canvas = _figure(width, height)
-    axes = figure.add_subplot(xlabel="step", ylabel="alignment score")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(alpha=0.3)
+    axes, canvas = _score_axes(width, height)
     for candidate, (after, name) in enumerate(zip(dropped, names, strict=True)):
         points = [(step + 1, scores[step][candidate]) for step in sorted(scores)]
         points = [(step, score) for step, score in points if score == score]
@@ -75,8 +64,7 @@ def search_curves(
         axes.legend(frameon=False)
     if not axes.lines:
         axes.text(0.5, 0.5, "no score was read", ha="center", transform=axes.transAxes)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    return _pixels(canvas)
 
 
 def loss_curves(rows: Sequence[Mapping[str, float]], width: int = 960, height: int = 540):
@@ -103,8 +91,24 @@ def loss_curves(rows: Sequence[Mapping[str, float]], width: int = 960, height: i
         axes.plot(steps[-len(smooth) :], smooth, label=name)
     if rows:
         axes.legend(frameon=False)
+    return Image.fromarray(_pixels(canvas))
+
+
+def _score_axes(width: int, height: int):
+    """Axes for alignment scores against steps, and their canvas."""
+    from matplotlib.ticker import MaxNLocator
+
+    figure, canvas = _figure(width, height)
+    axes = figure.add_subplot(xlabel="step", ylabel="alignment score")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    return axes, canvas
+
+
+def _pixels(canvas) -> np.ndarray:
+    """A canvas as a picture `[H, W, 3]` uint8."""
     canvas.draw()
-    return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def _figure(width: int, height: int):

@@ -19,7 +19,7 @@ from .backbones.base import BackboneCall, rows_of
 from .backbones.registry import backbone_of
 from .correction import Correction
 from .corrector import Corrector, step_at
-from .diffusers import features_score, replaced, self_correcting
+from .diffusers import features_score, replaced, self_correcting, starts_of
 from .settings import check_settings, setting
 
 
@@ -231,9 +231,7 @@ class Searching:
     def _forward(self, inner: Any, run: Corrector, call: BackboneCall) -> Any:
         sigma = float(call.sigmas()[0])
         if not self._starts:
-            scheduler = self._pipeline.scheduler
-            first = getattr(scheduler, "begin_index", None) or 0
-            self._starts = list(dict.fromkeys(scheduler.timesteps.tolist()[first:]))
+            self._starts = starts_of(self._pipeline.scheduler)
             pictures = len(self._text) // self._search.candidates
             self.pool = Pool(self._search, pictures, len(self._starts))
         step = step_at(sigma, self._starts)
