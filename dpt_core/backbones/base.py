@@ -129,6 +129,10 @@ class Backbone(Protocol):
         """How the module's output changes where the clean prediction x̂₀ changes by `clean`."""
         ...
 
+    def clean(self, sigma: torch.Tensor, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+        """The clean prediction x̂₀ `[R, ...]` that an output means at latents `x`."""
+        ...
+
     def conditioning(self, prompts: Sequence[str], size: Sequence[int]) -> dict[str, Any]:
         """Keyword inputs for prompts, as the pipeline encodes them, `[B, ...]` each.
 

@@ -147,13 +147,29 @@ class StableDiffusion:
         Raises:
             ValueError: the UNet predicts something else.
         """
-        shape = (-1, *[1] * (clean.ndim - 1))
-        alpha, noise = (part.to(clean).view(shape) for part in self.path.weights(sigma))
+        of_clean, _ = self._factors(sigma, clean)
+        return clean * of_clean
+
+    def clean(self, sigma: torch.Tensor, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+        """The clean prediction; formulas and errors as in :meth:`shift`."""
+        of_clean, of_latent = self._factors(sigma, x)
+        return (output - of_latent * x) / of_clean
+
+    def _factors(self, sigma: torch.Tensor, x: torch.Tensor) -> tuple[Any, Any]:
+        """(a, b) of `output = a x̂₀ + b z`."""
+        shape = (-1, *[1] * (x.ndim - 1))
+        alpha, noise = (part.to(x).view(shape) for part in self.path.weights(sigma))
         kind = self._pipeline.scheduler.config.prediction_type
-        factors = {"epsilon": -alpha / noise, "v_prediction": -1 / noise, "sample": 1.0}
+        factors = {
+            "epsilon": (-alpha / noise, 1 / noise),
+            "v_prediction": (-1 / noise, alpha / noise),
+            "sample": (1.0, 0.0),
+        }
         if kind not in factors:
-            raise ValueError(f"guidance knows predictions of {', '.join(factors)}; this is {kind}")
-        return clean * factors[kind]
+            raise ValueError(
+                f"the clean prediction is known from {', '.join(factors)}; this is {kind}"
+            )
+        return factors[kind]
 
     @torch.no_grad()
     def conditioning(self, prompts: Sequence[str], size: Sequence[int]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from ...dpt_core.reading import check_reading, noise_draws
 from .adapter import LoadedAdapter
 from .calls import ModelCall
 from .read_once import Reading, read_once
-from .scoring import ApplyModel
+from .scoring import ApplyModel, tap_not_reached
 
 
 def measure(
@@ -49,7 +49,9 @@ def measure(
                 "changed it on the way, or the prompt is empty. Wire the conditioning of "
                 "DPT_TextEncode without that node"
             )
-        return reading.scorer.scores(executor, call, rows)
+        if (found := reading.scorer.scores(executor, call, rows)) is None:
+            raise tap_not_reached(adapter.config.tap, call)
+        return found
 
     noise, count = noise_draws(latents, draws, seed), len(latents)
     batches = read_once(model, adapter, positive, latents, noise, timestep, scores)

@@ -55,6 +55,16 @@ class ConditionalRows:
     areas: list[tuple[int, ...] | None]
 
 
+def wanted(conds: Mapping[str, list]) -> list[dict]:
+    """The entries of a guider's conditionals that say what to draw."""
+    return [
+        entry
+        for name, entries in conds.items()
+        for entry in entries or ()
+        if not name.startswith(NEGATIVE)
+    ]
+
+
 class Targets:
     """The positive conditioning of one run.
 

@@ -59,8 +59,8 @@ class Scorer:
 
     def scores(
         self, apply_model: ApplyModel, call: ModelCall, rows: ConditionalRows
-    ) -> torch.Tensor:
-        """Alignment scores `[R]` of the conditional rows."""
+    ) -> torch.Tensor | None:
+        """Alignment scores `[R]` of the conditional rows; None if the tap is not reached."""
         scores: list[torch.Tensor] = []
         chosen = call.select(rows.index)
 
@@ -69,7 +69,7 @@ class Scorer:
             raise TapReached
 
         self.run_tapped(apply_model, chosen, read)
-        return scores[0]
+        return scores[0] if scores else None
 
     def read_along(
         self, apply_model: ApplyModel, call: ModelCall, rows: ConditionalRows

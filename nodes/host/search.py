@@ -14,15 +14,18 @@ from typing import Any, NamedTuple
 import torch
 from comfy.model_management import InterruptProcessingException
 from comfy.patcher_extension import WrappersMP
+from comfy.samplers import calc_cond_batch
 
 from ...dpt_core.correction import Correction
 from ...dpt_core.corrector import Corrector, mean_by_picture, step_at
-from ...dpt_core.search import Pool, Search
+from ...dpt_core.reading import noise_draws
+from ...dpt_core.search import READ_AT, Pool, Search
 from .adapter import LoadedAdapter
 from .backbones.registry import check_backbone
 from .calls import PICTURES, ModelCall
 from .correction import KEY as CORRECTION
 from .correction import Run, with_self_correction
+from .rows import wanted
 from .selection import Latent, join_latents, split_latents
 
 KEY = "dpt_search"
@@ -172,10 +175,13 @@ class Round:
         self._now = self._place = 0
         self._stop = 0
         self._starts: list[float] = []
+        self._rereading: int | None = None
         model = model.clone()
         # Around the correction, which sees only the rows that are alive.
         model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, self._apply_model)
         model.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, self._calc_cond_batch)
+        if hasattr(WrappersMP, "PREDICT_NOISE"):  # hosts without decide by the noisy latents
+            model.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, self._predict_noise)
         model = with_self_correction(model, adapter, correction, self._noted).clone()
         model.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, KEY, self._sample)
         model.set_additional_models(KEY, [adapter.patcher])
@@ -232,6 +238,7 @@ class Round:
             self.pool = Pool(self._search, len(args[1]), len(self._starts))
             self.pool.alive[[n for n in range(len(args[1])) if n not in self._missing]] = False
             self._stop = self.pool.turns[0]
+        self._guider = guider
         candidate, run = self.candidates[self._now], options.get(CORRECTION)
         if run is None:
             run = Run(guider, self._adapter, self._correction, None, None)
@@ -244,6 +251,8 @@ class Round:
         self, executor: Any, model: Any, conds: list, x: torch.Tensor, sigma: torch.Tensor, *args
     ) -> list[torch.Tensor]:
         """Around every prediction: from memory where it is known; ends the run when it is time."""
+        if self._rereading is not None:
+            return executor(model, conds, x, sigma, *args)
         answers = self.candidates[self._now].answers
         self._place += 1
         if self._place <= len(answers):
@@ -259,6 +268,28 @@ class Round:
             copies = [each.clone() for each in predictions]
             answers.append(Answer(x.clone(), sigma.clone(), copies, torch.get_rng_state()))
         return predictions
+
+    def _predict_noise(
+        self, executor: Any, x: torch.Tensor, sigma: torch.Tensor, model_options: dict, *args
+    ) -> torch.Tensor:
+        """Around every guided prediction: what it says of the picture is read when it is time."""
+        clean = executor(x, sigma, model_options, *args)
+        options = model_options["transformer_options"]
+        if (step := step_at(float(sigma.max()), self._starts)) + 1 != self._stop:
+            return clean
+        noise = options[KEY].scorer.noise
+        again = sigma.new_full((len(clean),), noise.sigma(READ_AT))
+        shape = (-1, *[1] * (clean.ndim - 1))
+        alpha, share = (part.to(clean).view(shape) for part in noise.weights(again))
+        noised = alpha * clean + share * noise_draws(clean, 1, 0)  # the same for all: they compare
+        self._rereading = step
+        try:
+            calc_cond_batch(
+                self._guider.inner_model, [wanted(self._guider.conds)], noised, again, model_options
+            )
+        finally:
+            self._rereading = None
+        return clean
 
     def _apply_model(self, executor: Any, *args: Any, **inputs: Any) -> torch.Tensor:
         """Around the model call: only what is alive is denoised; its score is read on the way."""
@@ -276,6 +307,8 @@ class Round:
     def _read(self, executor: Any, call: ModelCall) -> torch.Tensor:
         """A call's result; where the correction does not read the score, it is read here."""
         run, sigma = call.options[KEY], float(call.sigma[0])
+        if self._rereading is not None:
+            return self._reread(executor, call.with_options(**{CORRECTION: None}).uncached(), run)
         step = step_at(sigma, self._starts)
         corrects = self._correction.strength > 0 and run.corrector.is_due(sigma)
         rows = None if corrects else run.targets.rows_of(call)
@@ -285,6 +318,15 @@ class Round:
         if scores is not None:
             self._noted(step, len(self._starts), mean_by_picture(scores, rows.image))
         return denoised
+
+    def _reread(self, executor: Any, call: ModelCall, run: Run) -> torch.Tensor:
+        """Note the scores of a call that is made for nothing else; what it returns is not used."""
+        rows = run.targets.rows_of(call)
+        if rows is not None and (scores := run.scorer.scores(executor, call, rows)) is not None:
+            scores = mean_by_picture(scores, rows.image)
+            which = (~scores.isnan()).nonzero()[:, 0]
+            self.pool.note(self._rereading, scores[which], which, self._now, reread=True)
+        return torch.zeros_like(call.x)
 
     def _noted(self, step: int, steps: int, scores: torch.Tensor) -> None:
         """Keep scores `[B]` of the candidate that is drawn, NaN for pictures without."""

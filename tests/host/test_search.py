@@ -84,13 +84,16 @@ def test_the_best_is_kept_and_the_others_are_dropped(model, adapter):
     (pool,) = found.pools
     assert pool.alive.sum() == 1
     assert sorted(pool.dropped[0].tolist()) == [0, 1, 1, 2]
-    first, second = pool.curves[0][0], pool.curves[1][0]
+    first, second = pool.decisions[0][0], pool.decisions[1][0]
     assert set(first.topk(2).indices.tolist()) == set((~second.isnan()).nonzero()[:, 0].tolist())
     winner = int(pool.alive[0].nonzero())
     assert second.nan_to_num(nan=-2).argmax() == winner
     assert found.kept[0][0].seed == 7 + winner
     passes = 4 + 2 + 1 + 1  # a step of four, one of two, two of the last
-    assert sum(rows) == 2 * passes
+    again = 4 + 2 + 1  # clean predictions of those alive, for the positive prompt only
+    assert sum(rows) == 2 * passes + again
+    free = torch.stack([each[0] for each in pool.curves.values()])
+    assert free.shape[1] == 4 and not torch.equal(free[0], first)
 
 
 def test_a_batch_has_a_winner_for_every_picture(model, adapter):
@@ -108,7 +111,7 @@ def test_a_batch_has_a_winner_for_every_picture(model, adapter):
             if kept.seed not in by_seed:
                 by_seed[kept.seed] = alone(model, adapter, kept.seed, **run)
             assert distance(kept.latent["samples"][0], by_seed[kept.seed][picture]) <= 1e-5
-    assert sum(rows) == 2 * (3 * 3 * 2 + 3 * 2 * 2)
+    assert sum(rows) == 2 * (3 * 3 * 2 + 3 * 2 * 2) + 3 * 3 + 3 * 2
     whole = found.latent()
     assert whole["samples"].shape[0] == 6
     assert torch.equal(whole["noise_mask"][2:4].flatten(0, 1), mask[1].expand(2, 16, 16))
