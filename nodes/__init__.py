@@ -20,6 +20,7 @@ NODES = {
     "search_ksampler": "SearchKSampler",
     "alignment_score": "AlignmentScore",
     "select_best": "SelectBest",
+    "compare": "Compare",
     "ground_phrase": "GroundPhrase",
     "demo_model": "DemoModel",
 }

@@ -4,6 +4,7 @@ import torch
 from comfy_api.latest import io
 
 from .host.adapter import AdapterIO, LoadedAdapter
+from .host.aliases import search_aliases
 from .host.measure import measure
 from .host.progress import show
 from .host.read_once import encode_pictures
@@ -55,6 +56,9 @@ class AlignmentScore(io.ComfyNode):
                 io.String.Output(display_name="text", tooltip="The scores as a table."),
             ],
             hidden=[io.Hidden.unique_id],
+            **search_aliases(
+                "prompt adherence", "prompt alignment", "score images", "rate images", "CLIP score"
+            ),
         )
 
     @classmethod

@@ -3,6 +3,7 @@
 from comfy_api.latest import io
 
 from .host.adapter import AdapterIO, LoadedAdapter
+from .host.aliases import search_aliases
 from .host.lora import with_lora
 
 
@@ -29,6 +30,7 @@ class ApplyLoRA(io.ComfyNode):
                 ),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The model with the LoRA.")],
+            **search_aliases("DPT LoRA", "prompt adherence"),
         )
 
     @classmethod

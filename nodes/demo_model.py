@@ -3,6 +3,7 @@
 from comfy_api.latest import io
 
 from .host.adapter import AdapterIO
+from .host.aliases import search_aliases
 from .host.demo import load_demo
 
 
@@ -24,6 +25,7 @@ class DemoModel(io.ComfyNode):
                     display_name="adapter", tooltip="Adapter and LoRA trained on this model."
                 ),
             ],
+            **search_aliases("DPT demo", "try without download", "prompt adherence"),
         )
 
     @classmethod

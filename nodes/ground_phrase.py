@@ -8,6 +8,7 @@ from comfy_api.latest import io
 from ..dpt_core.annotation import annotate
 from ..dpt_core.grounding import MAX_BOXES, THRESHOLD, Grounding, box_mask, select_boxes
 from .host.adapter import AdapterIO, LoadedAdapter
+from .host.aliases import search_aliases
 from .host.grounding import find_boxes, phrase_in_words
 from .host.progress import show
 
@@ -74,6 +75,7 @@ class GroundPhrase(io.ComfyNode):
                 io.String.Output(display_name="json", tooltip="The boxes as JSON."),
             ],
             hidden=[io.Hidden.unique_id],
+            **search_aliases("find object", "detect", "bounding box", "locate phrase", "segment"),
         )
 
     @classmethod

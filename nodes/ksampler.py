@@ -10,8 +10,9 @@ from nodes import common_ksampler  # the host's nodes.py: ours is a relative imp
 
 from ..dpt_core.correction import Correction
 from ..dpt_core.plots import score_curves
-from .correction_inputs import correction_inputs
+from .correction_inputs import contradiction, correction_inputs
 from .host.adapter import AdapterIO, LoadedAdapter
+from .host.aliases import search_aliases
 from .host.correction import with_self_correction
 from .host.progress import ShowScores
 
@@ -88,7 +89,15 @@ class KSampler(io.ComfyNode):
                 ),
             ],
             hidden=[io.Hidden.unique_id],
+            **search_aliases(
+                "prompt adherence",
+                "prompt following",
+                "attribute binding",
+                "self-correcting sampler",
+            ),
         )
+
+    validate_inputs = classmethod(contradiction)
 
     @classmethod
     def execute(

@@ -5,6 +5,7 @@ from comfy_api.latest import io
 
 from ..dpt_core.demo.load import CHECKPOINT, demo_file
 from .host.adapter import FOLDER, AdapterIO, load_adapter
+from .host.aliases import search_aliases
 
 NOTHING = "nothing in models/dpt yet"
 DEMO = "the demo model's"
@@ -34,6 +35,7 @@ class LoadAdapter(io.ComfyNode):
                     display_name="adapter", tooltip="Adapter and LoRA for the other DPT nodes."
                 )
             ],
+            **search_aliases("DPT loader"),
         )
 
     @classmethod

@@ -11,8 +11,9 @@ from ..dpt_core.correction import Correction
 from ..dpt_core.plots import search_curves
 from ..dpt_core.search import Search
 from ..dpt_core.settings import split_settings
-from .correction_inputs import correction_inputs, setting_inputs
+from .correction_inputs import contradiction, correction_inputs, setting_inputs
 from .host.adapter import AdapterIO, LoadedAdapter
+from .host.aliases import search_aliases
 from .host.progress import show
 from .host.search import Found, search_latents
 from .ksampler import sampler_inputs
@@ -50,7 +51,10 @@ class SearchKSampler(io.ComfyNode):
                 ),
             ],
             hidden=[io.Hidden.unique_id],
+            **search_aliases("prompt adherence", "best of n", "seed search", "find a good seed"),
         )
+
+    validate_inputs = classmethod(contradiction)
 
     @classmethod
     def execute(

@@ -6,7 +6,11 @@ import torch
 from comfy_api.latest import io
 from comfy_execution.graph import ExecutionBlocker
 
+from ..dpt_core.compare import Batch, compare
 from ..dpt_core.selection import ranked, select_best
+from ..dpt_core.verdicts import Verdict
+from .host.aliases import search_aliases
+from .host.pictures import to_image, to_pictures
 from .host.progress import show
 from .host.selection import (
     Latent,
@@ -78,8 +82,14 @@ class SelectBest(io.ComfyNode):
                 io.Float.Output(
                     display_name="scores", is_output_list=True, tooltip="Their scores."
                 ),
+                io.Image.Output(
+                    display_name="marked",
+                    tooltip="One picture to look at: all of them, the best first, with their "
+                    "scores; those that were kept have a green frame and their rank.",
+                ),
             ],
             hidden=[io.Hidden.unique_id],
+            **search_aliases("best of n", "rank images", "pick best", "filter by score"),
         )
 
     @classmethod
@@ -101,7 +111,8 @@ class SelectBest(io.ComfyNode):
             logger.warning("DPT: %s", notes[0])
             if if_none_pass[0] == STOP:
                 show(cls.hidden.unique_id, f"stopped: {notes[0]}")
-                return io.NodeOutput(*[ExecutionBlocker(None)] * 4)
+                blocked = [ExecutionBlocker(None)] * 4
+                return io.NodeOutput(*blocked, marked(pictures, values, []))
             chosen = ranked(values)[:1]
         notes += [f"image {index + 1}: {values[index]:.4f}" for index in chosen]
         show(cls.hidden.unique_id, "\n".join(notes))
@@ -111,7 +122,18 @@ class SelectBest(io.ComfyNode):
             kept or [ExecutionBlocker(NO_LATENT)],
             chosen,
             [values[index] for index in chosen],
+            marked(pictures, values, chosen),
         )
+
+
+def marked(pictures: list[torch.Tensor], values: list[float], chosen: list[int]) -> torch.Tensor:
+    """All pictures `[1, H, W, C]`, the best first, with rank and frame, as one IMAGE."""
+    order, kept = ranked(values), set(chosen)
+    verdicts = [Verdict(index in kept, score=values[index]) for index in order]
+    badges = [str(rank) if index in kept else "" for rank, index in enumerate(order, start=1)]
+    names = [f"image {index + 1}" for index in order]
+    shown = to_pictures(pictures[index] for index in order)
+    return to_image(compare([Batch("kept", shown, verdicts, names, badges)]))
 
 
 def max_of(values: list[float]) -> float:

@@ -5,8 +5,9 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..dpt_core.correction import Correction
-from .correction_inputs import correction_inputs
+from .correction_inputs import contradiction, correction_inputs
 from .host.adapter import AdapterIO, LoadedAdapter
+from .host.aliases import search_aliases
 from .host.correction import with_self_correction
 from .host.progress import ShowScores
 
@@ -29,7 +30,12 @@ class SelfCorrection(io.ComfyNode):
                 io.Model.Output(display_name="model", tooltip="The model, correcting itself.")
             ],
             hidden=[io.Hidden.unique_id],
+            **search_aliases(
+                "prompt adherence", "prompt following", "attribute binding", "guidance"
+            ),
         )
+
+    validate_inputs = classmethod(contradiction)
 
     @classmethod
     def execute(

@@ -2,6 +2,7 @@
 
 from comfy_api.latest import io
 
+from .host.aliases import search_aliases
 from .host.encode import encode_prompt, unread_part
 from .host.progress import show
 
@@ -32,6 +33,7 @@ class TextEncode(io.ComfyNode):
                 )
             ],
             hidden=[io.Hidden.unique_id],
+            **search_aliases("prompt", "DPT prompt"),
         )
 
     @classmethod

@@ -6,12 +6,14 @@ import base64
 import io
 import json
 import re
+from dataclasses import fields
 
 import pytest
 from comfy_copy import ROOT
 from demo_files import demo_folder
 from PIL import Image
 
+from dpt_core.correction import PRESETS, Correction
 from dpt_core.demo.model import FOLDER
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -179,6 +181,41 @@ def test_help_page(page, name):
     panel = page.get_by_test_id("properties-panel")
     expect(panel.get_by_role("heading", level=1)).to_have_text(title.removeprefix("# "))
     expect(panel).to_contain_text(re.sub("[*`]", "", text))
+
+
+CHOOSE = """(preset) => {
+    const node = app.graph._nodes[0]
+    const widget = node.widgets.find((widget) => widget.name === "preset")
+    widget.value = preset
+    widget.callback?.(preset)
+    const settings = node.widgets.filter((widget) => widget.name in DPT)
+    return [node.size[1], settings.map((widget) => [widget.hidden, widget.value])]
+}"""
+
+
+@pytest.fixture(params=[False, True], ids=["classic", "Nodes 2.0"])
+def nodes_2(request, server):
+    server.post("settings", {"Comfy.VueNodes.Enabled": request.param})
+    yield request.param
+    server.post("settings", {"Comfy.VueNodes.Enabled": False})
+
+
+@pytest.mark.parametrize("name", ["DPT_KSampler", "DPT_SelfCorrection", "DPT_SearchKSampler"])
+def test_settings_are_there_under_custom(name, nodes_2, page):
+    """A preset hides them; custom shows them, with the numbers of the preset before it."""
+    page.evaluate(ADD, name)
+    settings = {each.name: getattr(PRESETS["published"], each.name) for each in fields(Correction)}
+    page.evaluate("(settings) => { window.DPT = settings }", settings)
+    heights = {}
+    for preset in ("published", "custom", "fast", "custom"):
+        heights[preset], shown = page.evaluate(CHOOSE, preset)
+        numbers = PRESETS["fast" if "fast" in heights else "published"]
+        assert [value for _, value in shown] == [getattr(numbers, each) for each in settings]
+        assert {hidden for hidden, _ in shown} == {preset != "custom"}
+        labels = page.get_by_text("every_n_steps", exact=True)
+        if nodes_2:
+            expect(labels).to_have_count(int(preset == "custom"))
+    assert heights["custom"] > heights["fast"] + 100
 
 
 @pytest.fixture

@@ -11,8 +11,9 @@ import comfy.sample
 import pytest
 import torch
 from comfy_execution.graph import ExecutionBlocker
+from dpt_pack.dpt_core.compare import THEMES
 from dpt_pack.nodes.select_best import KEEP, STOP, SelectBest
-from PIL import Image
+from PIL import Image, ImageColor
 from runs import sample
 from safetensors.torch import load_file
 from test_server import SAMPLING, node
@@ -38,7 +39,7 @@ def greys(images: torch.Tensor) -> list[float]:
 def run(images, scores=SCORES, count=2, minimum=-1.0, if_none_pass=KEEP, latent=None):
     """Run the node on lists, as the host calls it."""
     extra = {} if latent is None else {"latent": latent}
-    return Node.execute(images, scores, [count], [minimum], [if_none_pass], **extra).result
+    return Node.execute(images, scores, [count], [minimum], [if_none_pass], **extra).result[:4]
 
 
 def latents(count: int = 4, **extra) -> dict:
@@ -50,6 +51,24 @@ def test_the_best_of_a_batch_best_first():
     (images,), _, indices, scores = run([pictures(0.0, 0.1, 0.2, 0.3)], count=3)
     assert greys(images) == [0.1, 0.3, 0.2]  # of equals, the earlier one
     assert indices == [1, 3, 2] and scores == [0.5, 0.5, 0.3]
+
+
+@pytest.mark.parametrize(("minimum", "kept"), [(-1.0, 2), (0.9, 0)])
+def test_all_are_shown_marked(minimum, kept):
+    """The best first; those that are kept have a green frame, the others a red one."""
+    batch = pictures(0.5, 0.6, 0.7, 0.8)
+    *_, sheet = Node.execute([batch], SCORES, [2], [minimum], [STOP]).result
+    colours = [THEMES["dark"].right, THEMES["dark"].wrong]
+    frames = [
+        sheet[0].mul(255).round().eq(torch.tensor(ImageColor.getrgb(colour))).all(-1).sum()
+        for colour in colours
+    ]
+    share = float(frames[0] / sum(frames))
+    assert share == 0 if kept == 0 else 0.4 < share < 0.65
+    middle = sheet[0, sheet.shape[1] // 2, :, 0].tolist()
+    shown = [round(value, 1) for value in middle]
+    places = [shown.index(grey) for grey in (0.6, 0.8, 0.7, 0.5)]
+    assert places == sorted(places)
 
 
 @pytest.mark.parametrize("parts", [(1, 1, 1, 1), (2, 2), (1, 3)])

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 
 import pytest
+import requests
 from PIL import Image
 from safetensors.torch import load_file
 
 NODES = [
     "DPT_LoadAdapter", "DPT_ApplyLoRA", "DPT_TextEncode", "DPT_SelfCorrection", "DPT_KSampler",
     "DPT_SearchKSampler", "DPT_AlignmentScore", "DPT_SelectBest", "DPT_GroundPhrase",
-    "DPT_DemoModel",
+    "DPT_Compare", "DPT_DemoModel",
 ]  # fmt: skip
 SAMPLING = {
     "seed": 3, "steps": 4, "cfg": 7.5, "sampler_name": "euler", "scheduler": "normal",
@@ -140,7 +141,6 @@ def test_alignment_score(server):
 BROKEN = {
     "no adapter file": (prompt("no_adapter.safetensors"), "cannot be read as a checkpoint"),
     "another family": (prompt("other_family.safetensors"), "expects 40 channels at tap up1"),
-    "range": (prompt(start_percent=0.9, end_percent=0.1), "must not exceed"),
 }
 
 
@@ -161,6 +161,51 @@ def test_errors_reach_the_dialog_and_the_next_prompt_runs(server, case):
     outcome = server.run(nodes)
     assert outcome.error and message in outcome.error["exception_message"]
     assert server.run(prompt()).error is None
+
+
+def refused(server, **changes) -> str:
+    """What the host says of settings before anything runs; nothing where it takes them."""
+    answer = requests.post(
+        f"http://{server.address}/prompt", json={"prompt": prompt(**changes)}, timeout=60
+    )
+    if answer.ok:
+        return ""
+    assert list(answer.json()["node_errors"]) == ["sampler"]
+    return answer.text
+
+
+def test_contradictions_are_refused_while_wiring(server):
+    assert "start_percent (0.9) must not exceed" in refused(
+        server, start_percent=0.9, end_percent=0.1
+    )
+    assert "needs mode exact" in refused(server, mode="lagged", inner_steps=2)
+    assert "mode must be one of" in refused(server, mode="exactly")
+    assert "preset must be one of" in refused(server, preset="fastest")
+    assert "bigger than max" in refused(server, strength=1e9)
+
+
+def test_only_custom_settings_can_contradict(server):
+    """Over the API a preset alone is enough, and what stands beside it does not count."""
+    wrong = prompt(preset="balanced", start_percent=0.9, end_percent=0.1)
+    bare = prompt(preset="balanced")
+    for name in CORRECTION.keys() - {"preset"}:
+        del bare["sampler"]["inputs"][name]
+    ours, theirs = (latent_of(server, server.run(nodes)) for nodes in (wrong, bare))
+    assert ours.equal(theirs)
+
+
+def test_a_wired_setting_is_checked_when_it_is_there(server):
+    nodes = prompt(end_percent=0.1, start_percent=["late", 0])
+    nodes["late"] = node("PrimitiveFloat", value=0.9)
+    outcome = server.run(nodes)
+    assert "must not exceed" in outcome.error["exception_message"]
+
+
+def test_nodes_are_found_by_what_they_are_for(server):
+    found = {name: server.get(f"object_info/{name}")[name] for name in NODES}
+    about = [name for name, node in found.items() if "prompt adherence" in node["search_aliases"]]
+    assert {"DPT_KSampler", "DPT_SelfCorrection", "DPT_SearchKSampler"} < set(about)
+    assert all(node["search_aliases"] for node in found.values())
 
 
 def test_cancelling_stops_within_a_step(server):
