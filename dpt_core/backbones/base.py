@@ -294,8 +294,11 @@ def rows_of(value: Any, rows: slice | torch.Tensor, total: int) -> Any:
 
 
 def default_tap(taps: Mapping[str, int]) -> str:
-    """Where an adapter reads a network unless told: the paper's up1 of a UNet, a transformer's block
-    at a third of its depth, where the content stands and little of the pass is needed."""
+    """Where an adapter reads a network unless told.
+
+    The paper's up1 of a UNet; a transformer's block at a third of its depth, where the content
+    stands and little of the pass is needed.
+    """
     if "up1" in taps:
         return "up1"
     return list(taps)[max(0, round(len(taps) / 3) - 1)]

@@ -23,8 +23,8 @@ def denoising_loss(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tens
     """
     if prediction.ndim not in (3, 4) or prediction.shape != target.shape:
         raise ValueError(
-            f"prediction and target must both be [B, C, H, W] or [B, L, C]; got {list(prediction.shape)} and "
-            f"{list(target.shape)}"
+            "prediction and target must both be [B, C, H, W] or [B, L, C]; got "
+            f"{list(prediction.shape)} and {list(target.shape)}"
         )
     return mse_loss(prediction.float(), target.float())
 

@@ -40,6 +40,9 @@ logger = logging.getLogger(__name__)
 AUTO = "auto"
 """What stands for the tap that fits a family."""
 
+ROWS = 32
+"""Texts that are encoded together."""
+
 PROMPTS = 256
 """Matching examples whose captions tell the mean and scale of text vectors."""
 
@@ -57,7 +60,7 @@ class StageConfig:
             cell.
         rank, layers: of the LoRA, see :func:`~dpt_core.training.lora.add_lora` (tuning).
         freeze_adapter: train the LoRA alone, as the published code can (tuning).
-        gradient_checkpointing: recompute the network's activations instead of storing them (tuning).
+        gradient_checkpointing: recompute activations instead of storing them (tuning).
     """
 
     loop: LoopConfig
@@ -161,7 +164,7 @@ def probe(
     taps = backbone.model.taps()
     tap = default_tap(taps) if config.tap == AUTO else config.tap
     if tap not in taps:
-        raise ValueError(f"tap must be {AUTO} or one of {', '.join(taps)}; got {tap!r}")
+        raise ValueError(f"tap must be one of {AUTO}, {', '.join(taps)}; got {tap!r}")
     adapter_config = AdapterConfig(
         in_channels=taps[tap],
         text_width=backbone.read([""]).vectors.shape[-1],
@@ -227,10 +230,8 @@ def _set_moments(backbone: Backbone, adapter: DiscriminativeAdapter, data: Pairs
     """Take mean and scale of the text vectors from captions of the data, true and false ones."""
     rows = range(0, len(data.matching), max(1, len(data.matching) // PROMPTS))
     texts = [text for row in rows for text in data.matching[row].captions]
-    vectors = torch.cat(
-        [backbone.read(texts[n : n + 32]).vectors for n in range(0, len(texts), 32)]
-    )
-    mean, scale = moments_of(vectors)
+    some = (texts[first : first + ROWS] for first in range(0, len(texts), ROWS))
+    mean, scale = moments_of(torch.cat([backbone.read(each).vectors for each in some]))
     adapter.text_mean.copy_(mean)
     adapter.text_scale.copy_(scale)
 
