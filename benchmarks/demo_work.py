@@ -53,10 +53,8 @@ def scoring(device: str) -> dict[str, Run]:
 def denoising(device: str, batch: int = 16) -> dict[str, Run]:
     """A training step of the UNet; `plain` is a bare pass, forward and back, of the same UNet."""
     pipeline, _ = _demo(device)
+    backbone = Backbone.of(pipeline)
     unet = pipeline.unet.requires_grad_(True).train()
-    backbone = Backbone(
-        unet, pipeline.vae, pipeline.text_encoder, pipeline.tokenizer, pipeline.scheduler
-    )
     data = ShapesDenoising(torch.randn(batch, 2, 4, 16, 16))
     examples = [data[index] for index in range(batch)]
     task = DenoiserTask(unet, lambda texts: backbone.read(texts).context, backbone.scheduler)
@@ -78,10 +76,7 @@ def denoising(device: str, batch: int = 16) -> dict[str, Run]:
 def probing(device: str, batch: int = 4) -> dict[str, Run]:
     """A step of probing; `plain` is the six truncated passes of the frozen UNet it needs."""
     pipeline, _ = _demo(device)
-    unet = pipeline.unet.requires_grad_(False)
-    backbone = Backbone(
-        unet, pipeline.vae, pipeline.text_encoder, pipeline.tokenizer, pipeline.scheduler
-    )
+    backbone = Backbone.of(pipeline)
     adapter = DiscriminativeAdapter(model.ADAPTER).to(device)
     phrases = PhraseEncoder(backbone.tokenizer, backbone.text_encoder)
     task = DiscriminationTask(backbone, adapter, phrases, denoise=False, latents=True)
@@ -89,14 +84,14 @@ def probing(device: str, batch: int = 4) -> dict[str, Run]:
     pairs = Pairs(ShapesMatching(latents), ShapesGrounding(latents))
     examples = collate([pairs[index] for index in range(batch)])
     noisy = torch.randn(6 * batch, 4, 16, 16, device=device)
-    context = backbone.read(["a red circle"] * (6 * batch)).context
-    timesteps = torch.full((6 * batch,), 500, device=device)
+    inputs = backbone.read(["a red circle"] * (6 * batch)).inputs
+    call = BackboneCall(noisy, torch.full((6 * batch,), 500, device=device), inputs)
 
     reader = backbone_of(pipeline)
 
     def bare() -> None:
         with torch.no_grad():
-            read_features(reader, adapter.config.tap, lambda: unet(noisy, timesteps, context))
+            read_features(reader, adapter.config.tap, call)
 
     def step() -> None:
         task(examples)["total"].backward()

@@ -33,7 +33,7 @@ def whole_unet_score(
             scores.append(diffusers.features_score(backbone, adapter, features, call, text))
             return features
 
-        with backbone.tapped(adapter.config.tap, read):
+        with backbone.tapped(adapter.config.tap, call, read):
             backbone.run(forward, replace(call, x=z))
         return scores[0]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from dpt_core.backbones.base import read_features
+from dpt_core.backbones.base import BackboneCall, read_features
 from dpt_core.backbones.stable_diffusion import StableDiffusion, unet_taps
 from dpt_core.config import AdapterConfig
 from dpt_core.demo import model as demo
@@ -100,7 +100,8 @@ def floors(name: str, side: int) -> Floors:
             unet(latents, timestep, context, **more)
 
     def to_tap(back: bool) -> None:
-        features = read_features(reader, tap, lambda: unet(leaf, timestep, context, **more))
+        call = BackboneCall(leaf, timestep, {"encoder_hidden_states": context, **more})
+        features, _ = read_features(reader, tap, call)
         if back:
             torch.autograd.grad(features.sum(), leaf)
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import wraps
 from typing import Any
 
 import torch
 
 from .adapter import DiscriminativeAdapter
-from .backbones.base import Backbone, BackboneCall, TapReached, check_taps
+from .backbones.base import Backbone, BackboneCall, TapReached, check_adapter, replaced
 from .backbones.registry import backbone_of
 from .correction import Correction, ScoreFunction, gradient_of, score_gradient
-from .corrector import Corrected, Corrector
+from .corrector import Corrector
 from .score import alignment_score
 
 
@@ -47,8 +48,9 @@ def score_function(
             scores.append(features_score(backbone, adapter, features, call, text))
             raise TapReached
 
-        with backbone.tapped(adapter.config.tap, read):
-            backbone.run(forward or backbone.module, replace(call, x=x))
+        at = replace(call, x=x)
+        with backbone.tapped(adapter.config.tap, at, read):
+            backbone.run(forward or backbone.module, at)
         if not scores:
             raise ValueError(f"the forward pass never reached tap {adapter.config.tap!r}")
         return scores[0]
@@ -98,9 +100,9 @@ def self_correcting(
         text: `[B, D]`, or `[1, D]` for all pictures, text vectors of the positive prompts; or what
             returns them, where the pictures that are drawn together change.
         correction: settings; by default the preset balanced.
-        guided: the network is called with unconditional rows first and as many conditional ones
-            after them, as diffusers does with classifier-free guidance; by default the pipeline is
-            asked.
+        guided: the network is called with as many unconditional rows as conditional ones, as
+            diffusers does with classifier-free guidance; by default the pipeline is asked. Passes
+            that a pipeline marks as unconditional stay as they are.
 
     Yields:
         The run, with its scores as they come.
@@ -111,7 +113,7 @@ def self_correcting(
     """
     correction = correction or Correction()
     backbone, scheduler = backbone_of(pipeline), pipeline.scheduler
-    check_taps(backbone.taps(), adapter.config.tap, adapter.config.in_channels)
+    check_adapter(backbone, adapter.config)
     run = Corrector(correction, backbone.path)
     if not correction.strength:
         yield run
@@ -120,6 +122,7 @@ def self_correcting(
     module, fresh, inside = backbone.module, True, False
     plain = module.forward
 
+    @wraps(plain)
     def forward(*args: Any, **kwargs: Any) -> Any:
         nonlocal fresh, inside
         call = backbone.call(args, kwargs)
@@ -128,29 +131,62 @@ def self_correcting(
             fresh = False
         if inside or not run.is_due(float(call.sigmas()[0])):
             return plain(*args, **kwargs)
+        rows = conditional_rows(backbone, call, branch(), guided)
+        if not len(call.x[rows]):
+            return plain(*args, **kwargs)
         inside = True
         try:
             texts = text() if callable(text) else text
-            return _corrected(backbone, adapter, run, call, _text_rows(call), texts, plain)
+            return _corrected(backbone, adapter, run, call, rows, texts, plain)
         finally:
             inside = False
 
-    def _text_rows(call: BackboneCall) -> slice:
-        with_guidance = guided
-        if with_guidance is None:
-            with_guidance = getattr(pipeline, "do_classifier_free_guidance", True)
-        return slice(len(call.x) // 2, None) if with_guidance else slice(None)
+    set_plainly = scheduler.set_timesteps
 
+    @wraps(set_plainly)  # pipelines ask for its signature
     def set_timesteps(*args: Any, **kwargs: Any) -> None:
         nonlocal fresh
         fresh = True
         set_plainly(*args, **kwargs)
 
-    set_plainly = scheduler.set_timesteps
-    with replaced(module, "forward", forward), replaced(
-        scheduler, "set_timesteps", set_timesteps
-    ):  # fmt: skip
+    with (
+        branches(module) as branch,
+        replaced(module, "forward", forward),
+        replaced(scheduler, "set_timesteps", set_timesteps),
+    ):
         yield run
+
+
+@contextmanager
+def branches(module: Any) -> Iterator[Callable[[], str | None]]:
+    """Tell which of its passes a pipeline is at: "cond" or "uncond", None where it says nothing.
+
+    Families that guide in two passes say so through the network's `cache_context`.
+    """
+    names: list[str] = []
+    plain = getattr(module, "cache_context", None)
+    if plain is None:
+        yield lambda: None
+        return
+
+    @contextmanager
+    def cache_context(name: str, **more: Any) -> Iterator[None]:
+        names.append(name)
+        try:
+            with plain(name, **more):
+                yield
+        finally:
+            names.pop()
+
+    with replaced(module, "cache_context", cache_context):
+        yield lambda: names[-1] if names else None
+
+
+def conditional_rows(
+    backbone: Backbone, call: BackboneCall, branch: str | None, guided: bool | None = None
+) -> slice:
+    """The rows of a call that draw the positive prompts; none of an unconditional pass."""
+    return slice(0, 0) if branch == "uncond" else backbone.conditional(call, guided)
 
 
 @dataclass
@@ -176,7 +212,7 @@ class _Rows:
 
     def predictions(
         self, x: torch.Tensor
-    ) -> tuple[Any, torch.Tensor | None, torch.Tensor | None]:  # fmt: skip
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         found: list[torch.Tensor] = []
 
         def read(features: torch.Tensor) -> torch.Tensor:
@@ -187,8 +223,9 @@ class _Rows:
 
         with torch.inference_mode(False), torch.enable_grad():
             leaf = x.detach().clone().requires_grad_()
-            with self.backbone.tapped(self.adapter.config.tap, read):
-                output = self.backbone.run(self.forward, replace(self.call, x=leaf))
+            call = replace(self.call, x=leaf)
+            with self.backbone.tapped(self.adapter.config.tap, call, read):
+                output = self.backbone.run(self.forward, call)
         return output, *(found or (None, None))
 
 
@@ -207,29 +244,31 @@ def _corrected(
     if todo.prediction is None:
         x = call.x.clone()
         x[rows] = part.x + todo.move
-        output = backbone.run(forward, replace(call, x=x))
-        predicted = output[0]
+        predicted = backbone.run(forward, replace(call, x=x))
     else:
-        output, predicted = todo.prediction, _with_others(backbone, call, rows, todo, forward)
+        predicted = _with_others(backbone, call, rows, todo.prediction, forward)
     if todo.clean is not None:
         predicted = predicted.clone()
         predicted[rows] += backbone.shift(part.sigmas(), todo.clean).to(predicted)
-    return (predicted,) if isinstance(output, tuple) else type(output)(predicted)
+    return backbone.result(call, predicted)
 
 
 def _with_others(
     backbone: Backbone,
     call: BackboneCall,
     rows: slice,
-    todo: Corrected,
+    predicted: torch.Tensor,
     forward: Callable[..., Any],
 ) -> torch.Tensor:
-    """The rows that were predicted already, after a pass of those before them."""
-    predicted = todo.prediction[0]
-    if not rows.start:
+    """The rows that were predicted already, with a pass of those before or after them."""
+    own = torch.zeros(len(call.x), dtype=torch.bool)
+    own[rows] = True
+    if own.all():
         return predicted
-    others = call.select(slice(None, rows.start))
-    return torch.cat((backbone.run(forward, others)[0], predicted))
+    others = backbone.run(forward, call.select((~own).nonzero()[:, 0]))
+    whole = others.new_empty(len(own), *others.shape[1:])
+    whole[own.to(whole.device)], whole[~own.to(whole.device)] = predicted.to(others), others
+    return whole
 
 
 def features_score(
@@ -243,16 +282,3 @@ def features_score(
     sigma = torch.as_tensor(call.sigma, device=features.device).flatten().expand(len(features))
     queries = adapter.match(features.float(), backbone.path.level(sigma))
     return alignment_score(queries, adapter.compared(text))
-
-
-@contextmanager
-def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Set an attribute of one object for a while; what it hides comes back."""
-    hidden = vars(owner).get(name, replaced)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        delattr(owner, name)
-        if hidden is not replaced:
-            setattr(owner, name, hidden)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from .adapter import DiscriminativeAdapter
+from .backbones.registry import backbone_of
 from .correction import Correction
 from .diffusers import self_correcting, text_vectors
 from .search import Search, Searching
@@ -22,7 +23,9 @@ class Sampling:
 
     Attributes:
         steps: denoising steps of the pipeline's scheduler, ≥ 1.
-        guidance: classifier-free guidance scale, > 1: diffusers samples without guidance at 1.
+        guidance: guidance scale, ≥ 1; 1 is without guidance, for distilled models. Flux, which
+            is told its guidance, is told this one.
+        size: (height, width) of the pictures in pixels; by default the pipeline's own.
         correction: how the run corrects itself; None, like strength 0, samples plainly, at the
             plain cost.
 
@@ -33,12 +36,13 @@ class Sampling:
     steps: int = 20
     guidance: float = 7.5
     correction: Correction | None = None
+    size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"steps must be at least 1; got {self.steps}")
-        if not self.guidance > 1:
-            raise ValueError(f"guidance must be above 1; got {self.guidance:g}")
+        if not self.guidance >= 1:
+            raise ValueError(f"guidance must be at least 1; got {self.guidance:g}")
 
     @property
     def plain(self) -> Sampling:
@@ -83,7 +87,7 @@ def generate(
     A picture depends on its prompt and seed alone, up to rounding, not on its neighbours.
 
     Args:
-        pipeline: a diffusers pipeline of Stable Diffusion 1.x, 2.x or SDXL.
+        pipeline: a diffusers pipeline of a family in :mod:`dpt_core.backbones.registry`.
         prompts, seeds: one of each per picture; of a search, the seed of the first candidate.
         sampling: how, each candidate of a search included.
         adapter: needed where the sampling corrects itself, and for a search.
@@ -112,7 +116,8 @@ def generate_latents(
     """As :func:`generate`, but the scaled latents `[N, C, h, w]` of the pictures, not decoded."""
     _check(prompts, seeds, sampling, adapter, None)
     with _correcting(pipeline, prompts, sampling, adapter):
-        return _sample(pipeline, prompts, seeds, sampling, output_type="latent").float()
+        drawn = _sample(pipeline, prompts, seeds, sampling, output_type="latent").float()
+    return backbone_of(pipeline).unpacked(drawn, _latent_size(pipeline, sampling))
 
 
 class _Kept(NamedTuple):
@@ -189,11 +194,19 @@ def _sample(
     """What the pipeline gives, pictures in [0, 1] unless told; a seed for every row it denoises."""
     settings = {
         "num_inference_steps": sampling.steps,
-        "guidance_scale": sampling.guidance,
+        **backbone_of(pipeline).arguments(prompts, sampling.guidance),
         "generator": [torch.Generator().manual_seed(seed) for seed in seeds],
         "output_type": "np",
     }
+    if sampling.size:
+        settings |= dict(zip(("height", "width"), sampling.size, strict=True))
     return pipeline(list(prompts), **settings | more).images
+
+
+def _latent_size(pipeline: Any, sampling: Sampling) -> tuple[int, int] | None:
+    if sampling.size is None:
+        return None
+    return tuple(side // pipeline.vae_scale_factor for side in sampling.size)
 
 
 def _bytes(pictures: np.ndarray) -> np.ndarray:

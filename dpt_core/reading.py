@@ -16,9 +16,10 @@ from einops import rearrange
 from torch.nn.functional import interpolate
 
 from .adapter import DiscriminativeAdapter
-from .backbones.base import Backbone, BackboneCall, TapReached, check_taps, rows_of
+from .backbones.autoencoders import cell_of, encode
+from .backbones.base import Backbone, BackboneCall, TapReached, check_adapter, rows_of
 from .backbones.registry import backbone_of
-from .diffusers import score_function
+from .diffusers import branches, conditional_rows, score_function
 from .grounding import confidence
 
 TIMESTEP = 500
@@ -207,7 +208,7 @@ def read_boxes(
             found.append((answer.boxes.cpu(), confidence(answer.logits).cpu()))
             raise TapReached
 
-        with backbone.tapped(adapter.config.tap, read):
+        with backbone.tapped(adapter.config.tap, call, read):
             backbone.run(backbone.module, call)
     return found
 
@@ -222,10 +223,7 @@ def encode_pictures(pipeline: Any, pictures: np.ndarray) -> torch.Tensor:
 def encode_pixels(pipeline: Any, pixels: torch.Tensor) -> torch.Tensor:
     """Pictures `[N, 3, H, W]` in [-1, 1], of any size, as scaled latents `[N, C, h, w]`."""
     vae = pipeline.vae
-    cell = 2 ** (len(vae.config.block_out_channels) - 1)
-    latents = vae.encode(whole_cells(pixels, cell).to(vae.device, vae.dtype)).latent_dist.mode()
-    shift = getattr(vae.config, "shift_factor", None) or 0.0
-    return (latents.float() - shift) * vae.config.scaling_factor
+    return encode(vae, whole_cells(pixels, cell_of(vae) * backbone_of(pipeline).patch))
 
 
 @contextmanager
@@ -238,7 +236,7 @@ def watching_scores(
     """Score what a guided pipeline feeds its denoising network, without changing it.
 
     Args:
-        pipeline: a diffusers pipeline that runs with guidance.
+        pipeline: a diffusers pipeline.
         adapter: the adapter, on the pipeline's device.
         text: `[B, D]` text vectors of the prompts, one row per picture.
         reader: the pipeline whose network the adapter reads, for example with its LoRA; by default
@@ -246,7 +244,7 @@ def watching_scores(
             correct.
 
     Yields:
-        The scores as they come, `[B]` per step.
+        The scores as they come, `[B]` per pass with conditional rows.
 
     Raises:
         ValueError: the adapter does not fit the model.
@@ -261,9 +259,9 @@ def watching_scores(
         if inside:
             return
         call = watched.call(args, kwargs)
-        if len(call.x) != 2 * len(text):  # self-correction's own pass
+        part = call.select(conditional_rows(watched, call, branch()))
+        if len(part.x) != len(text):  # an unconditional pass
             return
-        part = call.select(slice(len(text), None))
         inside = True
         try:
             with torch.no_grad():
@@ -271,17 +269,18 @@ def watching_scores(
         finally:
             inside = False
 
-    hook = watched.module.register_forward_pre_hook(watch, with_kwargs=True)
-    try:
-        yield scores
-    finally:
-        hook.remove()
+    with branches(watched.module) as branch:
+        hook = watched.module.register_forward_pre_hook(watch, with_kwargs=True)
+        try:
+            yield scores
+        finally:
+            hook.remove()
 
 
 def _fitting(pipeline: Any, adapter: DiscriminativeAdapter) -> Backbone:
     """The backbone of a pipeline that an adapter can read."""
     backbone = backbone_of(pipeline)
-    check_taps(backbone.taps(), adapter.config.tap, adapter.config.in_channels)
+    check_adapter(backbone, adapter.config)
     return backbone
 
 
@@ -294,7 +293,18 @@ def noised(
 ) -> BackboneCall:
     """A call of the network on clean latents `[B, ...]` at a noise level: `α x₀ + s ε`."""
     sigma = torch.full((len(latents),), backbone.path.sigma(level), device=latents.device)
+    return noised_at(backbone, latents, noise, sigma, inputs)
+
+
+def noised_at(
+    backbone: Backbone,
+    latents: torch.Tensor,
+    noise: torch.Tensor,
+    sigma: torch.Tensor,
+    inputs: dict[str, Any],
+) -> BackboneCall:
+    """As :func:`noised`, each latent at a level of its own: `sigma` `[B]`."""
     shape = (-1, *[1] * (latents.ndim - 1))
     alpha, scale = (part.to(latents).view(shape) for part in backbone.path.weights(sigma))
-    x = (alpha * latents + scale * noise).to(backbone.module.dtype)
+    x = backbone.packed((alpha * latents + scale * noise).to(backbone.module.dtype))
     return BackboneCall(x, sigma, inputs)

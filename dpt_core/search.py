@@ -10,17 +10,18 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 
 import torch
 
 from .adapter import DiscriminativeAdapter
-from .backbones.base import BackboneCall, rows_of
+from .backbones.base import BackboneCall, replaced, rows_of
 from .backbones.registry import backbone_of
 from .correction import Correction
 from .corrector import Corrector, step_at
-from .diffusers import replaced, score_function, self_correcting, starts_of
-from .reading import noise_draws, noised
+from .diffusers import branches, conditional_rows, score_function, self_correcting, starts_of
+from .reading import noise_draws
 from .settings import check_settings, setting
 
 READ_AT = 400
@@ -209,7 +210,7 @@ class Searching:
     scheduler. Rows go by picture, then candidate.
 
     Args:
-        pipeline: a diffusers pipeline that runs with guidance.
+        pipeline: a diffusers pipeline.
         adapter: the adapter, on its device.
         text: `[B, D]` text vectors of the prompts.
         search: how.
@@ -244,9 +245,22 @@ class Searching:
             inner, self._starts = module.forward, []
 
             def forward(*args: Any, **kwargs: Any) -> Any:
-                return self._forward(inner, run, self._backbone.call(args, kwargs))
+                return self._forward(inner, run, self._backbone.call(args, kwargs), branch())
 
-            with replaced(module, "forward", forward):
+            scheduler = self._pipeline.scheduler
+            step_plainly = scheduler.step
+
+            @wraps(step_plainly)  # pipelines ask for its signature
+            def step(guided: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+                if self.pool.is_read(self._step):
+                    self._reread(guided)
+                return step_plainly(guided, *args, **kwargs)
+
+            with (
+                branches(module) as branch,
+                replaced(module, "forward", forward),
+                replaced(scheduler, "step", step),
+            ):
                 yield
 
     def last_step(self, pipeline: Any, index: int, timestep: Any, values: dict) -> dict:
@@ -256,43 +270,49 @@ class Searching:
         each = torch.arange(len(self.pool.alive))[:, None] * self._search.candidates
         return {"latents": values["latents"][(each + self.pool.kept()).flatten()]}
 
-    def _forward(self, inner: Any, run: Corrector, call: BackboneCall) -> Any:
+    def _forward(self, inner: Any, run: Corrector, call: BackboneCall, branch: str | None) -> Any:
         sigma = float(call.sigmas()[0])
         if not self._starts:
             self._starts = starts_of(self._pipeline.scheduler)
             pictures = len(self._text) // self._search.candidates
             self.pool = Pool(self._search, pictures, len(self._starts))
-        step = step_at(sigma, self._starts)
-        self.pool.come_to(step)
+        self._step = step_at(sigma, self._starts)
+        self.pool.come_to(self._step)
         rows = self._rows
-        index = torch.cat((rows, rows + len(self._text))).to(call.x.device)
+        groups = range(0, len(call.x), len(self._text))  # with guidance, of both kinds
+        index = torch.cat([rows + first for first in groups]).to(call.x.device)
         part = call.select(index) if len(index) < len(call.x) else call
+        own = part.select(conditional_rows(self._backbone, part, branch))
+        if len(own.x):
+            self._conditional = own
         noted = len(run.scores)
-        output = self._backbone.run(inner, part)
-        of = rows // self._search.candidates, rows % self._search.candidates
-        predicted = output[0]
+        predicted = self._backbone.run(inner, part)
         for scores in run.scores[noted:]:
-            self.pool.note(step, scores, *of)
-        if self.pool.is_read(step):
-            self.pool.note(step, self._reread(part, predicted), *of, reread=True)
+            self.pool.note(self._step, scores, *self._which)
         if part is not call:
-            predicted = predicted.new_zeros(len(call.x), *predicted.shape[1:])
-            predicted[index] = output[0]
-        return (predicted,) if isinstance(output, tuple) else type(output)(predicted)
+            whole = predicted.new_zeros(len(call.x), *predicted.shape[1:])
+            whole[index] = predicted
+            predicted = whole
+        return self._backbone.result(call, predicted)
 
     @torch.no_grad()
-    def _reread(self, call: BackboneCall, predicted: torch.Tensor) -> torch.Tensor:
-        """Scores `[R]` of what the rows will become, as their predictions say now."""
-        half = len(call.x) // 2
-        conditional = call.select(slice(half, None))
-        guided = torch.lerp(predicted[:half], predicted[half:], self._pipeline.guidance_scale)
-        clean = self._backbone.clean(conditional.sigmas(), conditional.x, guided)
+    def _reread(self, guided: torch.Tensor) -> None:
+        """Note the scores of what the rows will become, as the guided predictions say now."""
+        call, model = self._conditional, self._backbone
+        guided = guided[self._rows.to(guided.device)].to(call.x)
+        clean = model.clean(call.sigmas(), call.x, guided)
         noise = noise_draws(clean, 1, 0).expand_as(clean)  # the same for all: they compare
-        again = noised(self._backbone, clean, noise, READ_AT, conditional.inputs)
-        score = score_function(
-            self._backbone, self._adapter, again, self._alive_text(), self._plainly
-        )
-        return score(again.x)
+        sigma = torch.full_like(call.sigmas(), model.path.sigma(READ_AT))
+        shape = (-1, *[1] * (clean.ndim - 1))
+        alpha, share = (part.to(clean).view(shape) for part in model.path.weights(sigma))
+        again = call.at(alpha * clean + share * noise, sigma)
+        score = score_function(model, self._adapter, again, self._alive_text(), self._plainly)
+        self.pool.note(self._step, score(again.x), *self._which, reread=True)
+
+    @property
+    def _which(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Picture and candidate of each row that is alive."""
+        return self._rows // self._search.candidates, self._rows % self._search.candidates
 
     @property
     def _rows(self) -> torch.Tensor:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
 from typing import Any, Protocol
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from ..config import AdapterConfig
 
 Reader = Callable[[torch.Tensor], torch.Tensor]
 """Called with the tapped feature map `[R, C, h, w]`; returns what the pass goes on with, of the
 same shape, or raises :class:`TapReached` to end the pass there."""
+
+
+TIMES = ("timestep", "t")
+"""Inputs that tell a network the noise level."""
 
 
 class TapReached(Exception):
@@ -86,6 +95,11 @@ class BackboneCall:
         sigma, inputs = (rows_of(part, rows, len(self.x)) for part in (self.sigma, self.inputs))
         return BackboneCall(self.x[rows], sigma, inputs)
 
+    def at(self, x: torch.Tensor, sigma: torch.Tensor) -> BackboneCall:
+        """The same call on other latents, at another noise level `[N]`."""
+        told = {name: value for name, value in self.inputs.items() if name not in TIMES}
+        return BackboneCall(x, sigma, told)
+
     def sigmas(self) -> torch.Tensor:
         """Noise levels `[N]`."""
         sigma = torch.as_tensor(self.sigma, device=self.x.device)
@@ -97,20 +111,25 @@ class Backbone(Protocol):
 
     Attributes:
         family: stored in the adapter's config.
+        texts: sources of a text vector that fit, the best first.
         module: the network.
         path: its noise.
+        patch: latent cells per side of what the network takes as one.
     """
 
     family: str
+    texts: tuple[str, ...]
     module: nn.Module
     path: NoisePath
+    patch: int
 
     def taps(self) -> Mapping[str, int]:
         """Tap name → channels, in order of computation."""
         ...
 
-    def tapped(self, tap: str, reader: Reader) -> AbstractContextManager[None]:
-        """A context in which every pass of the module hands its features at a tap to `reader`."""
+    def tapped(self, tap: str, call: BackboneCall, reader: Reader) -> AbstractContextManager[None]:
+        """A context in which a pass of the module for `call` hands its features at a tap to
+        `reader`."""
         ...
 
     def blocks(self, tap: str) -> Sequence[nn.Module]:
@@ -121,8 +140,21 @@ class Backbone(Protocol):
         """What the module is called with, from the arguments of its forward."""
         ...
 
-    def run(self, forward: Callable[..., Any], call: BackboneCall) -> Any:
-        """Call the module's `forward` as :meth:`call` found it; returns what it returns."""
+    def run(self, forward: Callable[..., Any], call: BackboneCall) -> torch.Tensor:
+        """What the module's `forward` predicts, like the call's `x`."""
+        ...
+
+    def result(self, call: BackboneCall, predicted: torch.Tensor) -> Any:
+        """A prediction as whoever made the call expects the module to return it."""
+        ...
+
+    def conditional(self, call: BackboneCall, guided: bool | None = None) -> slice:
+        """The rows of a call that draw the positive prompts.
+
+        Args:
+            call: of a guided or an unguided pass.
+            guided: whether it has unconditional rows too; by default the pipeline is asked.
+        """
         ...
 
     def shift(self, sigma: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
@@ -130,7 +162,21 @@ class Backbone(Protocol):
         ...
 
     def clean(self, sigma: torch.Tensor, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-        """The clean prediction x̂₀ `[R, ...]` that an output means at latents `x`."""
+        """The clean prediction x̂₀ `[R, ...]` that a prediction means at latents `x`, as the
+        scheduler is given it: guided, and of flow models from picture to noise."""
+        ...
+
+    def target(self, clean: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        """What the module should predict of latents `clean` with `noise` at levels `[B]`, each
+        `[B, ...]` as :meth:`packed` gives it."""
+        ...
+
+    def packed(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents `[B, C, h, w]` as the module takes them."""
+        ...
+
+    def unpacked(self, x: torch.Tensor, size: Sequence[int] | None = None) -> torch.Tensor:
+        """The inverse of :meth:`packed`; of a size (height, width), by default square."""
         ...
 
     def conditioning(self, prompts: Sequence[str], size: Sequence[int]) -> dict[str, Any]:
@@ -142,26 +188,43 @@ class Backbone(Protocol):
         """
         ...
 
-    def text_vectors(self, prompts: Sequence[str], source: str) -> torch.Tensor:
-        """Text vectors y of prompts, `[B, D]`; see :data:`dpt_core.config.TEXT_SOURCES`."""
+    def arguments(self, prompts: Sequence[str], guidance: float) -> dict[str, Any]:
+        """Arguments of the pipeline's call that mean a guidance scale; 1 is none."""
+        ...
+
+    def text_vectors(
+        self, prompts: Sequence[str], source: str, inputs: dict[str, Any] | None = None
+    ) -> torch.Tensor:
+        """Text vectors y of prompts, `[B, D]`.
+
+        Args:
+            prompts: `B` prompts.
+            source: one of :data:`dpt_core.config.TEXT_SOURCES`.
+            inputs: what :meth:`conditioning` made of the same prompts: a text encoder that has
+                read them need not read them again.
+        """
         ...
 
 
 def read_features(
-    backbone: Backbone, tap: str, forward: Callable[[], Any], *, stop: bool = True
-) -> torch.Tensor:
+    backbone: Backbone, tap: str, call: BackboneCall, *, stop: bool = True
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """The feature map `[B, C, h, w]` at a tap in a pass of a backbone's module.
 
     Args:
-        backbone: whose module `forward` calls.
+        backbone: the network.
         tap: one of its taps.
-        forward: the pass.
+        call: what it is called with.
         stop: end the pass at the tap.
+
+    Returns:
+        The features, and what the pass predicts, None where it ended at the tap.
 
     Raises:
         ValueError: the pass ended without reaching the tap.
     """
     found: list[torch.Tensor] = []
+    predicted = None
 
     def read(features: torch.Tensor) -> torch.Tensor:
         found.append(features)
@@ -169,11 +232,53 @@ def read_features(
             raise TapReached
         return features
 
-    with backbone.tapped(tap, read):
-        forward()
+    with backbone.tapped(tap, call, read):
+        predicted = backbone.run(backbone.module, call)
     if not found:
         raise ValueError(f"the forward pass never reached tap {tap!r}")
-    return found[-1]
+    return found[-1], predicted
+
+
+@contextmanager
+def recomputed(blocks: Sequence[nn.Module]) -> Iterator[None]:
+    """Blocks keep only their inputs for the way back, and compute the rest once more there."""
+
+    def again(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return forward(*args, **kwargs)
+        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+
+    with ExitStack() as undo:
+        for block in blocks:
+            undo.enter_context(replaced(block, "forward", partial(again, block.forward)))
+        yield
+
+
+@contextmanager
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Set an attribute of one object for a while; what it hides comes back."""
+    hidden = vars(owner).get(name, replaced)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        delattr(owner, name)
+        if hidden is not replaced:
+            setattr(owner, name, hidden)
+
+
+def output_of(call: BackboneCall, predicted: Any, kind: str) -> Any:
+    """A prediction as diffusers' networks return it.
+
+    Args:
+        call: says in `return_dict` whether as a tuple.
+        predicted: what the network predicts.
+        kind: the class for it, below `diffusers.models`.
+    """
+    if not call.inputs.get("return_dict", True):
+        return (predicted,)
+    module, name = kind.rsplit(".", 1)
+    return getattr(import_module(f"diffusers.models.{module}"), name)(sample=predicted)
 
 
 def rows_of(value: Any, rows: slice | torch.Tensor, total: int) -> Any:
@@ -186,6 +291,17 @@ def rows_of(value: Any, rows: slice | torch.Tensor, total: int) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(rows_of(item, rows, total) for item in value)
     return value
+
+
+def default_tap(taps: Mapping[str, int]) -> str:
+    """Where an adapter reads a network unless told.
+
+    The paper's up1 of a UNet; a transformer's block at a third of its depth, where the content
+    stands and little of the pass is needed.
+    """
+    if "up1" in taps:
+        return "up1"
+    return list(taps)[max(0, round(len(taps) / 3) - 1)]
 
 
 def check_taps(taps: Mapping[str, int], tap: str, channels: int) -> None:
@@ -218,7 +334,7 @@ def check_family(family: str, wanted: str) -> None:
     """
     if family != wanted:
         raise ValueError(
-            f"this adapter was trained on a model of family {wanted}, the wired model is of family "
+            f"this adapter was trained on a model of family {wanted}, the model is of family "
             f"{family}: load an adapter for {family}, or the model that the adapter belongs to"
         )
 
@@ -234,3 +350,14 @@ def check_text(family: str, sources: Sequence[str], source: str) -> None:
             f"this adapter compares with the text vector {source!r}; the text encoders of {family} "
             f"give {' or '.join(sources)}: load an adapter that was trained on {family}"
         )
+
+
+def check_adapter(backbone: Backbone, config: AdapterConfig) -> None:
+    """Check that an adapter reads a network, and has a text vector of its family.
+
+    Raises:
+        ValueError: family, tap, width or text vector differ.
+    """
+    check_family(backbone.family, config.family)
+    check_taps(backbone.taps(), config.tap, config.in_channels)
+    check_text(backbone.family, backbone.texts, config.text)

@@ -5,9 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from .base import Backbone
+from .mmdit import Flux, QwenImage, StableDiffusion3
 from .stable_diffusion import StableDiffusion
+from .z_image import ZImage
 
-FAMILIES = {"UNet2DConditionModel": StableDiffusion}
+FAMILIES = {
+    "UNet2DConditionModel": StableDiffusion,
+    "SD3Transformer2DModel": StableDiffusion3,
+    "FluxTransformer2DModel": Flux,
+    "QwenImageTransformer2DModel": QwenImage,
+    "ZImageTransformer2DModel": ZImage,
+}
 """Class of the denoising network → its family."""
 
 
@@ -20,13 +28,16 @@ def backbone_of(pipeline: Any) -> Backbone:
     Raises:
         ValueError: no family reads it.
     """
-    network = getattr(pipeline, "unet", None)
-    if network is None:
-        network = getattr(pipeline, "transformer", None)
+    network = getattr(pipeline, network_name(pipeline), None)
     name = type(network).__name__
     if name not in FAMILIES:
         raise ValueError(
             f"{type(pipeline).__name__} has no denoising network that DPT can read (found {name}, "
-            f"expected {', '.join(FAMILIES)})"
+            f"expected {', '.join(FAMILIES)}): use a pipeline of one of these families"
         )
     return FAMILIES[name](pipeline)
+
+
+def network_name(pipeline: Any) -> str:
+    """What a pipeline calls its denoising network."""
+    return "transformer" if getattr(pipeline, "unet", None) is None else "unet"

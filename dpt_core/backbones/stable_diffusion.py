@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from ..config import TAPS
-from .base import BackboneCall, Reader, TapReached
+from .base import BackboneCall, Reader, TapReached, output_of
 
 STEPS = 1000
 """Timesteps of the noise schedule."""
@@ -99,6 +99,8 @@ class StableDiffusion:
     """
 
     family = "unet"
+    texts = ("eos_hidden", "pooled")
+    patch = 1
 
     def __init__(self, pipeline: Any) -> None:
         self._pipeline = pipeline
@@ -110,7 +112,7 @@ class StableDiffusion:
         return unet_taps(self.module.config.block_out_channels)
 
     @contextmanager
-    def tapped(self, tap: str, reader: Reader) -> Iterator[None]:
+    def tapped(self, tap: str, call: BackboneCall, reader: Reader) -> Iterator[None]:
         """Hand the features of every pass at a tap to `reader`; it may end the pass."""
 
         def read(block: nn.Module, inputs: Any, output: Any) -> Any:
@@ -137,9 +139,19 @@ class StableDiffusion:
         x, timestep = inputs.pop("sample"), inputs.pop("timestep")
         return BackboneCall(x, timestep, inputs)
 
-    def run(self, forward: Callable[..., Any], call: BackboneCall) -> Any:
-        """Call the UNet."""
-        return forward(call.x, call.sigma, **call.inputs)
+    def run(self, forward: Callable[..., Any], call: BackboneCall) -> torch.Tensor:
+        """What the UNet predicts."""
+        return forward(call.x, call.sigma, **call.inputs | {"return_dict": False})[0]
+
+    def result(self, call: BackboneCall, predicted: torch.Tensor) -> Any:
+        """A prediction as diffusers' UNet returns it."""
+        return output_of(call, predicted, "unets.unet_2d_condition.UNet2DConditionOutput")
+
+    def conditional(self, call: BackboneCall, guided: bool | None = None) -> slice:
+        """The second half of a guided call."""
+        if guided is None:
+            guided = getattr(self._pipeline, "do_classifier_free_guidance", True)
+        return slice(len(call.x) // 2, None) if guided else slice(None)
 
     def shift(self, sigma: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
         """By `x̂₀ = (z − s ε̂)/α` and `x̂₀ = α z − s v̂`.
@@ -157,8 +169,7 @@ class StableDiffusion:
 
     def _factors(self, sigma: torch.Tensor, x: torch.Tensor) -> tuple[Any, Any]:
         """(a, b) of `output = a x̂₀ + b z`."""
-        shape = (-1, *[1] * (x.ndim - 1))
-        alpha, noise = (part.to(x).view(shape) for part in self.path.weights(sigma))
+        alpha, noise = self._weights(sigma, x)
         kind = self._pipeline.scheduler.config.prediction_type
         factors = {
             "epsilon": (-alpha / noise, 1 / noise),
@@ -170,6 +181,31 @@ class StableDiffusion:
                 f"the clean prediction is known from {', '.join(factors)}; this is {kind}"
             )
         return factors[kind]
+
+    def target(self, clean: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        """The noise, the velocity `α ε − s x₀` or the picture.
+
+        Raises:
+            ValueError: the UNet predicts something else.
+        """
+        alpha, scale = self._weights(sigma, clean)
+        kind = self._pipeline.scheduler.config.prediction_type
+        targets = {
+            "epsilon": noise,
+            "v_prediction": alpha * noise - scale * clean,
+            "sample": clean,
+        }
+        if kind not in targets:
+            raise ValueError(f"known are predictions of {', '.join(targets)}; this is {kind}")
+        return targets[kind]
+
+    def packed(self, latents: torch.Tensor) -> torch.Tensor:
+        """The UNet takes latents as they are."""
+        return latents
+
+    def unpacked(self, x: torch.Tensor, size: Sequence[int] | None = None) -> torch.Tensor:
+        """The UNet takes latents as they are."""
+        return x
 
     @torch.no_grad()
     def conditioning(self, prompts: Sequence[str], size: Sequence[int]) -> dict[str, Any]:
@@ -187,8 +223,17 @@ class StableDiffusion:
         added = {"text_embeds": encoded[2], "time_ids": sizes.repeat(len(context), 1)}
         return {"encoder_hidden_states": context, "added_cond_kwargs": added}
 
+    def arguments(self, prompts: Sequence[str], guidance: float) -> dict[str, Any]:
+        """Diffusers samples without guidance at 1."""
+        return {"guidance_scale": guidance}
+
     @torch.no_grad()
-    def text_vectors(self, prompts: Sequence[str], source: str = "eos_hidden") -> torch.Tensor:
+    def text_vectors(
+        self,
+        prompts: Sequence[str],
+        source: str = "eos_hidden",
+        inputs: dict[str, Any] | None = None,
+    ) -> torch.Tensor:
         """The state at the end-of-text token, or the encoder's pooled output, `[B, D]`."""
         pipeline = self._pipeline
         encoders = [(pipeline.tokenizer, pipeline.text_encoder)]
@@ -203,14 +248,20 @@ class StableDiffusion:
                 truncation=True,
                 return_tensors="pt",
             ).input_ids.to(encoder.device)
+            ends = (ids == tokenizer.eos_token_id).int().argmax(dim=1)
+            if inputs and source == "eos_hidden" and not self._is_xl:
+                return inputs["encoder_hidden_states"][torch.arange(len(ids)), ends]
             output = encoder(ids, output_hidden_states=True)
             if source == "pooled":  # SDXL: of the second encoder
                 vectors = [output[0] if self._is_xl else output.pooler_output]
                 continue
             hidden = output.hidden_states[-2] if self._is_xl else output.last_hidden_state
-            ends = (ids == tokenizer.eos_token_id).int().argmax(dim=1)
             vectors.append(hidden[torch.arange(len(ids)), ends])
         return torch.cat(vectors, dim=-1)
+
+    def _weights(self, sigma: torch.Tensor, like: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        shape = (-1, *[1] * (like.ndim - 1))
+        return tuple(part.to(like).view(shape) for part in self.path.weights(sigma))
 
     @property
     def _is_xl(self) -> bool:

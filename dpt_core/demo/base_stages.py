@@ -82,9 +82,9 @@ def finetune_denoiser(space: Workspace) -> Tensors:
 def _train_denoiser(space: Workspace, unet: nn.Module, config: LoopConfig, run: str) -> Tensors:
     recipe = space.recipe
     backbone = space.backbone(unet.train())
-    backbone.unet.requires_grad_(True)
+    backbone.network.requires_grad_(True)
     task = DenoiserTask(
-        backbone.unet, lambda texts: backbone.read(texts).context, backbone.scheduler,
+        backbone.network, lambda texts: backbone.read(texts).context, backbone.scheduler,
         wrong=recipe.wrong, timestep_skew=recipe.timestep_skew,
     )  # fmt: skip
     data = ShapesDenoising(space.tensors("latents")["latents"])

@@ -84,7 +84,7 @@ def tune(space: Workspace) -> Tensors:
     """Stage 2 of the paper: the adapter and a LoRA of the UNet together."""
     torch.manual_seed(SEED)
     backbone = space.trained_backbone()
-    add_lora(backbone.unet)
+    add_lora(backbone.network)
     adapter = space.load("probing", DiscriminativeAdapter(model.ADAPTER))
     task = DiscriminationTask(
         backbone, adapter, space.phrase_encoder(), _weights(space), denoise=True, latents=True
@@ -95,7 +95,7 @@ def tune(space: Workspace) -> Tensors:
         config = space.recipe.tuning
         space.train("tuning", task, data, config, collate=collate, preview=preview)
     tuned = {f"adapter.{key}": value for key, value in adapter.state_dict().items()}
-    return tuned | {f"lora.{key}": value for key, value in lora_of(task.unet).items()}
+    return tuned | {f"lora.{key}": value for key, value in lora_of(task.network).items()}
 
 
 def reward(space: Workspace) -> Tensors:

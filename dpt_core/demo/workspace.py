@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -67,15 +68,11 @@ class Workspace:
 
     def backbone(self, unet: nn.Module) -> Backbone:
         """The demo's model around a UNet, frozen."""
-        from diffusers import DDPMScheduler
-
         tokenizer = model.load_tokenizer()
         text = self.load("text_encoder", model.new_text_encoder(tokenizer))
         vae = self.load("autoencoder_finetuning", model.new_vae())
-        for part in (unet, vae, text):
-            part.requires_grad_(False).eval()
-        scheduler = DDPMScheduler.from_config(model.SCHEDULER)
-        return Backbone(unet, vae, text, tokenizer, scheduler)
+        parts = SimpleNamespace(unet=unet, vae=vae, text_encoder=text, tokenizer=tokenizer)
+        return Backbone.of(model.pipeline(parts))
 
     def trained_backbone(self) -> Backbone:
         """The demo's model with its trained UNet, frozen."""
@@ -83,7 +80,7 @@ class Workspace:
 
     def pipeline(self) -> Any:
         """The demo's model with its trained UNet, to draw with."""
-        return model.pipeline(self.trained_backbone())
+        return model.pipeline(self.trained_backbone().pipeline)
 
     def phrase_encoder(self) -> PhraseEncoder:
         """The demo's text encoder, as the encoder of referring expressions."""

@@ -50,25 +50,8 @@ def denoising_errors(
         for noise in noise_draws(latents, draws, seed):
             noise = noise.expand_as(latents)
             call = noised(backbone, latents, noise, timestep, inputs)
-            predicted = backbone.run(backbone.module, call)[0].float()
-            error = predicted - _target(pipeline, backbone, call.sigmas(), latents, noise)
+            predicted = backbone.run(backbone.module, call).float()
+            clean, added = backbone.packed(latents), backbone.packed(noise)
+            error = predicted - backbone.target(clean, added, call.sigmas())
             found[row] += error.square().flatten(1).mean(1).cpu().numpy() / draws
     return found
-
-
-def _target(
-    pipeline: Any, backbone: Any, sigma: torch.Tensor, latents: torch.Tensor, noise: torch.Tensor
-) -> torch.Tensor:
-    """What the model should predict. Schedulers of flow models do not say what that is."""
-    shape = (-1, *[1] * (latents.ndim - 1))
-    alpha, scale = (part.to(latents).view(shape) for part in backbone.path.weights(sigma))
-    kind = getattr(pipeline.scheduler.config, "prediction_type", "flow")
-    targets = {
-        "epsilon": noise,
-        "v_prediction": alpha * noise - scale * latents,
-        "sample": latents,
-        "flow": noise - latents,
-    }
-    if kind not in targets:
-        raise ValueError(f"known are predictions of {', '.join(targets)}; this is {kind}")
-    return targets[kind]

@@ -12,7 +12,8 @@ def denoising_loss(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tens
     """Mean squared error of the backbone's prediction.
 
     Args:
-        prediction, target: `[B, C, H, W]` noise (or velocity), any floating dtype.
+        prediction, target: `[B, C, H, W]`, or packed `[B, L, C]`, noise (or velocity), any
+            floating dtype.
 
     Returns:
         Scalar, float32.
@@ -20,10 +21,10 @@ def denoising_loss(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tens
     Raises:
         ValueError: shapes disagree.
     """
-    if prediction.ndim != 4 or prediction.shape != target.shape:
+    if prediction.ndim not in (3, 4) or prediction.shape != target.shape:
         raise ValueError(
-            f"prediction and target must both be [B, C, H, W]; got {list(prediction.shape)} and "
-            f"{list(target.shape)}"
+            "prediction and target must both be [B, C, H, W] or [B, L, C]; got "
+            f"{list(prediction.shape)} and {list(target.shape)}"
         )
     return mse_loss(prediction.float(), target.float())
 

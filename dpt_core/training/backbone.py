@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,43 +12,59 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from ..losses import Phrases
+from ..backbones import autoencoders
+from ..backbones.base import Backbone as ModelBackbone
+from ..backbones.base import BackboneCall, rows_of
+from ..backbones.registry import backbone_of, network_name
+from ..losses import Phrases, denoising_loss
+from ..reading import noised_at
 from .data.examples import GroundingExample
+
+PARTS = ("vae", "text_encoder", "tokenizer", "scheduler")
+
+LEVELS = 1000
+"""Timesteps that training draws from."""
 
 
 class TextFeatures(NamedTuple):
-    """What the text encoder says about `B` texts.
+    """What the text encoders say about `B` texts.
 
     Attributes:
-        context: `[B, L, E]` what the UNet attends to.
-        vectors: `[B, D]` text vectors `y`: the hidden state at the end-of-text token.
+        inputs: of the network, as the pipeline encodes them.
+        vectors: `[B, D]` text vectors `y`.
     """
 
-    context: torch.Tensor
+    inputs: dict[str, Any]
     vectors: torch.Tensor
+
+    @property
+    def context(self) -> torch.Tensor:
+        """`[B, L, E]` what the network attends to."""
+        return self.inputs["encoder_hidden_states"]
+
+    def select(self, rows: slice | torch.Tensor) -> TextFeatures:
+        """Those of some texts."""
+        return TextFeatures(rows_of(self.inputs, rows, len(self.vectors)), self.vectors[rows])
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """The parts of a Stable Diffusion 1.x or 2.x model.
+    """A diffusers pipeline, frozen, and the backbone that reads it.
 
     Attributes:
-        unet, vae, text_encoder, tokenizer: of diffusers and transformers.
-        scheduler: a `DDPMScheduler` with the model's noise schedule and prediction type.
+        pipeline: with its network, autoencoder, text encoders and a scheduler that tells the noise.
+        model: its family's backbone; the network that is read may be a copy that carries a LoRA.
     """
 
-    unet: nn.Module
-    vae: nn.Module
-    text_encoder: nn.Module
-    tokenizer: Any
-    scheduler: Any
+    pipeline: Any
+    model: ModelBackbone
 
     @classmethod
     def from_folder(cls, folder: str | Path, device: str | torch.device = "cpu") -> Backbone:
         """Load a diffusers model directory, frozen.
 
         Raises:
-            ValueError: the folder holds no Stable Diffusion 1.x or 2.x model, or a damaged one.
+            ValueError: the folder holds no model of a known family, or a damaged one.
         """
         from diffusers import DiffusionPipeline
 
@@ -57,50 +74,100 @@ class Backbone:
 
     @classmethod
     def of(cls, pipeline: Any, name: str = "the pipeline") -> Backbone:
-        """The parts of a diffusers pipeline, frozen.
+        """A diffusers pipeline, frozen.
 
         Raises:
-            ValueError: it is of no Stable Diffusion 1.x or 2.x model.
+            ValueError: no family reads its network, or a part is missing.
         """
         from diffusers import DDPMScheduler
 
-        names = ("unet", "vae", "text_encoder", "tokenizer")
-        parts = {name: getattr(pipeline, name, None) for name in names}
-        if lacking := [name for name, part in parts.items() if part is None]:
-            raise ValueError(
-                f"{name} is no Stable Diffusion 1.x or 2.x model: it has no {', '.join(lacking)}"
-            )
-        scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
-        for part in (parts["unet"], parts["vae"], parts["text_encoder"]):
-            part.requires_grad_(False).eval()
-        return cls(**parts, scheduler=scheduler)
+        if lacking := [each for each in PARTS if getattr(pipeline, each, None) is None]:
+            raise ValueError(f"{name} is no text-to-image model: it has no {', '.join(lacking)}")
+        pipeline = copy(pipeline)
+        if getattr(pipeline, "unet", None) is not None:  # not every scheduler tells the noise
+            known = DDPMScheduler.from_config(pipeline.scheduler.config)
+            pipeline.register_modules(scheduler=known)
+        for part in pipeline.components.values():
+            if isinstance(part, nn.Module):
+                part.requires_grad_(False).eval()
+        return cls(pipeline, backbone_of(pipeline))
+
+    def with_network(self, network: nn.Module) -> Backbone:
+        """The same around another network of the family."""
+        pipeline = copy(self.pipeline)
+        pipeline.register_modules(**{network_name(pipeline): network})
+        return Backbone(pipeline, backbone_of(pipeline))
+
+    @property
+    def network(self) -> nn.Module:
+        """The denoising network."""
+        return self.model.module
+
+    @property
+    def vae(self) -> nn.Module:
+        """The autoencoder."""
+        return self.pipeline.vae
+
+    @property
+    def text_encoder(self) -> nn.Module:
+        """The first text encoder."""
+        return self.pipeline.text_encoder
+
+    @property
+    def tokenizer(self) -> Any:
+        """Its tokenizer."""
+        return self.pipeline.tokenizer
+
+    @property
+    def scheduler(self) -> Any:
+        """What tells the noise."""
+        return self.pipeline.scheduler
 
     @torch.no_grad()
-    def read(self, texts: Sequence[str]) -> TextFeatures:
-        """Encode texts as the pipeline does: padded to the encoder's length."""
-        tokens = self.tokenizer(
-            list(texts),
-            padding="max_length",
-            max_length=self.tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
-        )
-        ids = tokens.input_ids.to(self.text_encoder.device)
-        hidden = self.text_encoder(ids).last_hidden_state
-        ends = (ids == self.tokenizer.eos_token_id).int().argmax(dim=1)
-        return TextFeatures(hidden, hidden[torch.arange(len(ids)), ends])
+    def read(
+        self, texts: Sequence[str], size: Sequence[int] = (64, 64), source: str | None = None
+    ) -> TextFeatures:
+        """Encode texts as the pipeline does.
+
+        Args:
+            texts: `B` of them.
+            size: (height, width) of the latents; only some families look at it.
+            source: of the text vectors, by default the one that fits the family best.
+        """
+        inputs = self.model.conditioning(texts, size)
+        source = source or self.model.texts[0]
+        return TextFeatures(inputs, self.model.text_vectors(texts, source, inputs))
 
     @torch.no_grad()
     def encode(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Pictures `[B, 3, H, W]` in [-1, 1] as scaled latents `[B, 4, H/8, W/8]`."""
-        moments = self.vae.encode(pictures.to(self.vae.device, self.vae.dtype)).latent_dist
-        return moments.sample().float() * self.vae.config.scaling_factor
+        """Pictures `[B, 3, H, W]` in [-1, 1] as scaled latents `[B, C, h, w]`."""
+        return autoencoders.encode(self.pipeline.vae, pictures, sample=True)
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Scaled latents `[B, 4, h, w]` as pictures `[B, 3, 8h, 8w]`, about in [-1, 1]."""
-        latents = latents.to(self.vae.device, self.vae.dtype) / self.vae.config.scaling_factor
-        return self.vae.decode(latents).sample.float()
+        """Scaled latents `[B, C, h, w]` as pictures `[B, 3, H, W]`, about in [-1, 1]."""
+        return autoencoders.decode(self.pipeline.vae, latents)
+
+    def noised(
+        self,
+        clean: torch.Tensor,
+        noise: torch.Tensor,
+        levels: torch.Tensor,
+        inputs: dict[str, Any],
+    ) -> BackboneCall:
+        """A call of the network on latents `[B, C, h, w]` at levels `[B]` of :data:`LEVELS`."""
+        return noised_at(self.model, clean, noise, levels, inputs)
+
+    def denoising_loss(
+        self, predicted: torch.Tensor, clean: torch.Tensor, noise: torch.Tensor, call: BackboneCall
+    ) -> torch.Tensor:
+        """The denoising loss of what the network predicted in a call."""
+        return denoising_loss(predicted, self.target(clean, noise, call))
+
+    def target(self, clean: torch.Tensor, noise: torch.Tensor, call: BackboneCall) -> torch.Tensor:
+        """What the network should predict in a call on latents `clean` with `noise`."""
+        packed = self.model.packed
+        return self.model.target(packed(clean), packed(noise), call.sigmas())
 
 
 class PhraseEncoder(nn.Module):

@@ -1,8 +1,8 @@
 """Probing and tuning (Sections 3.2 and 3.3 of arXiv 2403.04321).
 
-Per example six passes of the UNet share noise and timestep: one with a referring expression for
+Per example six passes of the network share noise and timestep: one with a referring expression for
 grounding, five for matching (:data:`~dpt_core.losses.contrastive.PAIRS`). Probing trains the
-adapter on the frozen UNet; tuning trains it together with a LoRA, and the pass of the right pair
+adapter on the frozen network; tuning trains it together with a LoRA, and the pass of the right pair
 also denoises.
 """
 
@@ -17,17 +17,9 @@ from torch.utils.data import Dataset
 
 from ..adapter import DiscriminativeAdapter
 from ..backbones.base import read_features
-from ..backbones.stable_diffusion import StableDiffusion
 from ..boxes import BoxTargets
-from ..losses import (
-    LossWeights,
-    MatchingPairs,
-    Phrases,
-    denoising_loss,
-    denoising_target,
-    probing_losses,
-)
-from .backbone import Backbone, PhraseEncoder
+from ..losses import LossWeights, MatchingPairs, Phrases, probing_losses
+from .backbone import LEVELS, Backbone, PhraseEncoder
 from .data.examples import GroundingExample, MatchingExample
 
 
@@ -56,7 +48,7 @@ class AdapterBatch(NamedTuple):
 
 
 class ProbingTask(nn.Module):
-    """The published objective of probing, on features of a frozen UNet that are there already.
+    """The published objective of probing, on features of a frozen network that are there already.
 
     Args:
         adapter: the adapter, trained.
@@ -102,10 +94,10 @@ class ProbingTask(nn.Module):
 
 
 class DiscriminationTask(ProbingTask):
-    """The published objective of probing and tuning, the UNet's passes included.
+    """The published objective of probing and tuning, the network's passes included.
 
     Args:
-        backbone: the model; its UNet is trained where its parameters require a gradient.
+        backbone: the model; its network is trained where its parameters require a gradient.
         adapter, phrases, weights: as in :class:`ProbingTask`.
         denoise: add the denoising loss (tuning).
         latents: the examples hold scaled latents in place of pictures.
@@ -122,74 +114,55 @@ class DiscriminationTask(ProbingTask):
         latents: bool = False,
     ) -> None:
         super().__init__(adapter, phrases, weights)
-        self.unet, self._backbone = backbone.unet, backbone
-        self._reader = StableDiffusion(backbone)
+        self.network, self._backbone = backbone.network, backbone
         self._denoise, self._latents = denoise, latents
 
     def train(self, mode: bool = True) -> DiscriminationTask:
-        """Dropout belongs to the adapter; the UNet stays in eval mode, as published."""
+        """Dropout belongs to the adapter; the network stays in eval mode, as published."""
         super().train(mode)
-        self.unet.eval()
+        self.network.eval()
         return self
 
     def forward(self, batch: Examples) -> dict[str, torch.Tensor]:
         return super().forward(*self.read(batch))
 
     def read(self, batch: Examples) -> tuple[AdapterBatch, torch.Tensor | None]:
-        """Run the UNet's six passes on fresh noise; in tuning, also give the denoising loss."""
+        """Run the network's six passes on fresh noise; in tuning, also give the denoising loss."""
         matching, grounding = batch
         size = len(matching)
         clean = self._clean(matching, grounding)  # [4, B, C, h, w]: own, hard, random, grounding
         noise = torch.randn_like(clean[0])
-        scheduler = self._backbone.scheduler
-        timesteps = torch.randint(0, len(scheduler.alphas_cumprod), (size,), device=clean.device)
-        own, hard, other, ground = (scheduler.add_noise(each, noise, timesteps) for each in clean)
+        levels = torch.randint(0, LEVELS, (size,), device=clean.device)
         texts = [example.captions[index] for index in range(3) for example in matching]
-        text = self._backbone.read([*texts, *(example.caption for example in grounding)])
-        mine, wrong, random, expression = text.context.chunk(4)
-        noisy = torch.cat((own, own, hard, other, ground))
-        context = torch.cat((wrong, random, mine, mine, expression))
-        rest = self._features(noisy, timesteps.repeat(5), context)
-        first, denoising = self._first_pass(own, timesteps, mine, clean[0], noise)
+        texts += [example.caption for example in grounding]
+        text = self._backbone.read(texts, clean.shape[-2:], self.adapter.config.text)
+        mine, wrong, random, expression = torch.arange(4 * size).chunk(4)
+        own, hard, other, ground = clean
+        pictures = torch.cat((own, own, hard, other, ground))
+        contexts = text.select(torch.cat((wrong, random, mine, mine, expression)))
+        call = self._backbone.noised(
+            pictures, noise.repeat(5, 1, 1, 1), levels.repeat(5), contexts.inputs
+        )
+        tap = self.adapter.config.tap
+        rest, _ = read_features(self._backbone.model, tap, call)
+        call = self._backbone.noised(own, noise, levels, text.select(mine).inputs)
+        first, predicted = read_features(self._backbone.model, tap, call, stop=not self._denoise)
+        denoising = None
+        if self._denoise:
+            denoising = self._backbone.denoising_loss(predicted, own, noise, call)
         features = torch.cat((first, rest)).unflatten(0, (6, size))
         vectors = torch.stack(text.vectors.chunk(4)[:3], dim=1)
-        return AdapterBatch(features, timesteps, vectors, grounding), denoising
+        return AdapterBatch(features, levels, vectors, grounding), denoising
 
     def _clean(
         self, matching: Sequence[MatchingExample], grounding: Sequence[GroundingExample]
     ) -> torch.Tensor:
         pictures = torch.stack([example.images for example in matching], dim=1)
         boxed = torch.stack([example.image for example in grounding])[None]
-        pictures = torch.cat((pictures, boxed)).to(self.unet.device)
+        pictures = torch.cat((pictures, boxed)).to(self.network.device)
         if self._latents:
             return pictures
         return self._backbone.encode(pictures.flatten(0, 1)).unflatten(0, pictures.shape[:2])
-
-    def _features(
-        self, noisy: torch.Tensor, timesteps: torch.Tensor, context: torch.Tensor
-    ) -> torch.Tensor:
-        tap = self.adapter.config.tap
-        return read_features(self._reader, tap, lambda: self.unet(noisy, timesteps, context))
-
-    def _first_pass(
-        self,
-        noisy: torch.Tensor,
-        timesteps: torch.Tensor,
-        context: torch.Tensor,
-        clean: torch.Tensor,
-        noise: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Features of the right pair, and in tuning the denoising loss of the same pass."""
-        if not self._denoise:
-            return self._features(noisy, timesteps, context), None
-        predicted: list[torch.Tensor] = []
-
-        def forward() -> None:
-            predicted.append(self.unet(noisy, timesteps, context).sample)
-
-        features = read_features(self._reader, self.adapter.config.tap, forward, stop=False)
-        target = denoising_target(self._backbone.scheduler, clean, noise, timesteps)
-        return features, denoising_loss(predicted[0], target)
 
 
 class Pairs(Dataset):

@@ -11,7 +11,6 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ..backbones.base import read_features
-from ..backbones.stable_diffusion import StableDiffusion
 from ..files import complete
 from ..grounding import ground
 from .backbone import Backbone
@@ -32,7 +31,7 @@ def box_preview(
     """A preview for :func:`~dpt_core.training.loop.train`: true boxes dashed, the best box found.
 
     Args:
-        backbone: the model; with a LoRA being trained, its UNet carries it.
+        backbone: the model; with a LoRA being trained, its network carries it.
         grounding: its first examples are drawn.
         latents: the examples hold scaled latents in place of pictures.
         count: how many.
@@ -41,20 +40,17 @@ def box_preview(
     @torch.no_grad()
     def draw(task: nn.Module, path: Path) -> None:
         examples = [grounding[index] for index in range(min(count, len(grounding)))]
-        shown = torch.stack([example.image for example in examples]).to(backbone.unet.device)
+        shown = torch.stack([example.image for example in examples]).to(backbone.network.device)
         clean = shown if latents else backbone.encode(shown)
         pictures = backbone.decode(shown) if latents else shown
         noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0)).to(clean)
-        timesteps = torch.full((len(clean),), TIMESTEP, device=clean.device)
-        noisy = backbone.scheduler.add_noise(clean, noise, timesteps)
-        context = backbone.read([example.caption for example in examples]).context
-        adapter, unet = task.adapter, backbone.unet
-        features = read_features(
-            StableDiffusion(backbone),
-            adapter.config.tap,
-            lambda: unet(noisy.to(unet.dtype), timesteps, context),
-        )
-        answer = adapter(features.float(), timesteps)
+        levels = torch.full((len(clean),), TIMESTEP, device=clean.device)
+        captions = [example.caption for example in examples]
+        inputs = backbone.model.conditioning(captions, clean.shape[-2:])
+        adapter = task.adapter
+        call = backbone.noised(clean, noise, levels, inputs)
+        features, _ = read_features(backbone.model, adapter.config.tap, call)
+        answer = adapter(features.float(), levels)
         sizes = torch.ones(len(clean), 2, device=clean.device)
         boxes, scores = (each.cpu() for each in ground(answer.logits, answer.boxes, sizes))
         best = scores.argmax(1)

@@ -12,8 +12,8 @@ from torch.utils.data import Dataset
 
 from ..correction import Correction
 from ..generation import Sampling
-from ..losses import denoising_loss, denoising_target, score_weighted_loss
-from .backbone import Backbone
+from ..losses import denoising_loss, score_weighted_loss
+from .backbone import LEVELS, Backbone
 from .config import LoopConfig
 from .lora import ATTENTION, FEED_FORWARD
 from .rewards import RewardPrompt, advantages
@@ -105,24 +105,24 @@ class ScoreWeightedTask(nn.Module):
     """The loss of a round.
 
     Args:
-        backbone: the model, with a LoRA on its UNet that is trained.
-        untuned: its UNet before the round, frozen.
+        backbone: the model, with a LoRA on its network that is trained.
+        untuned: its network before the round, frozen.
         config: settings.
     """
 
     def __init__(self, backbone: Backbone, untuned: nn.Module, config: RewardConfig) -> None:
         super().__init__()
-        self.unet, self._backbone, self._config = backbone.unet, backbone, config
+        self.network, self._backbone, self._config = backbone.network, backbone, config
         self._untuned = [untuned]  # in a list: no part of the checkpoint
 
     def train(self, mode: bool = True) -> ScoreWeightedTask:
-        """The UNet stays in eval mode."""
+        """The network stays in eval mode."""
         super().train(mode)
-        self.unet.eval()
+        self.network.eval()
         return self
 
     def forward(self, batch: list[ScoredPicture]) -> dict[str, torch.Tensor]:
-        scheduler, device = self._backbone.scheduler, self.unet.device
+        model, device = self._backbone.model, self.network.device
         latents = torch.stack([each.latent for each in batch]).to(device)
         advantage = torch.tensor([each.advantage for each in batch], device=device)
         anchored = torch.arange(len(batch)) < round(self._config.anchored * len(batch))
@@ -131,15 +131,15 @@ class ScoreWeightedTask(nn.Module):
         ]
         advantage = advantage.masked_fill(anchored.to(device), 0.0)
         noise = torch.randn_like(latents)
-        last = len(scheduler.alphas_cumprod)
-        timesteps = torch.randint(self._config.earliest, last, (len(batch),), device=device)
-        noisy = scheduler.add_noise(latents, noise, timesteps)
-        target = denoising_target(scheduler, latents, noise, timesteps)
-        context = self._backbone.read(captions).context
-        prediction = self.unet(noisy, timesteps, context).sample
+        levels = torch.randint(self._config.earliest, LEVELS, (len(batch),), device=device)
+        with torch.no_grad():
+            inputs = model.conditioning(captions, latents.shape[-2:])
+        call = self._backbone.noised(latents, noise, levels, inputs)
+        target = self._backbone.target(latents, noise, call)
+        prediction = model.run(self.network, call)
         if self._config.control:
             return {"denoising": denoising_loss(prediction, target)}
         (untuned,) = self._untuned
         with torch.no_grad():
-            before = untuned(noisy, timesteps, context).sample
+            before = model.run(untuned, call)
         return {"score weighted": score_weighted_loss(prediction, before, target, advantage)}

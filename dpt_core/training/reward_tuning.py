@@ -16,13 +16,14 @@ import json
 import logging
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 
+from ..backbones.registry import network_name
 from ..checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ..distributed import process_state
 from ..files import write_json, write_tensors
@@ -156,11 +157,12 @@ def mean_reward(
 
 
 def with_lora(pipeline: Any, lora: dict[str, torch.Tensor]) -> Any:
-    """A pipeline whose UNet is a copy with a LoRA merged; the other parts are shared."""
-    unet = copy.deepcopy(pipeline.unet)
-    merge_lora(unet, lora)
+    """A pipeline whose network is a copy with a LoRA merged; the other parts are shared."""
+    name = network_name(pipeline)
+    network = copy.deepcopy(getattr(pipeline, name))
+    merge_lora(network, lora)
     tuned = copy.copy(pipeline)
-    tuned.register_modules(unet=unet)
+    tuned.register_modules(**{name: network})
     return tuned
 
 
@@ -247,15 +249,15 @@ def _tune(
     config: RewardConfig,
 ) -> dict[str, torch.Tensor]:
     """Train the LoRA on from where the round before left it."""
-    untuned = with_lora(pipeline, lora).unet.requires_grad_(False).eval()
-    unet = copy.deepcopy(pipeline.unet)
+    backbone = Backbone.of(pipeline)
+    untuned = Backbone.of(with_lora(pipeline, lora)).network
+    network = copy.deepcopy(backbone.network)
     torch.manual_seed(config.loop.seed)
-    add_lora(unet, config.rank, config.layers)
+    add_lora(network, config.rank, config.layers)
     if lora:
-        load_lora(unet, lora)
-    backbone = replace(Backbone.of(pipeline), unet=unet)
-    task = ScoreWeightedTask(backbone, untuned, config)
-    return lora_of(train(task, drawn, config.loop, folder, collate=list).unet)
+        load_lora(network, lora)
+    task = ScoreWeightedTask(backbone.with_network(network), untuned, config)
+    return lora_of(train(task, drawn, config.loop, folder, collate=list).network)
 
 
 def _figure(figure: Figure, pipeline: Any, lora: dict[str, torch.Tensor], place: Path) -> float:

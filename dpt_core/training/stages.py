@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from ..adapter import DiscriminativeAdapter
-from ..backbones.base import check_taps
-from ..backbones.stable_diffusion import unet_taps
+from ..backbones.base import check_adapter, default_tap
+from ..backbones.prompts import moments_of
 from ..checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ..config import AdapterConfig
 from ..distributed import process_state
@@ -37,6 +37,15 @@ from .preview import box_preview
 
 logger = logging.getLogger(__name__)
 
+AUTO = "auto"
+"""What stands for the tap that fits a family."""
+
+ROWS = 32
+"""Texts that are encoded together."""
+
+PROMPTS = 256
+"""Matching examples whose captions tell the mean and scale of text vectors."""
+
 
 @dataclass(frozen=True)
 class StageConfig:
@@ -46,16 +55,18 @@ class StageConfig:
         loop: optimisation.
         weights: coefficients of the losses.
         size: side of the square pictures in pixels.
-        tap, patch: where the adapter reads the UNet, and the side of what it takes as one cell.
+        tap, patch: where the adapter reads the network (auto:
+            :func:`~dpt_core.backbones.base.default_tap`), and the side of what it takes as one
+            cell.
         rank, layers: of the LoRA, see :func:`~dpt_core.training.lora.add_lora` (tuning).
         freeze_adapter: train the LoRA alone, as the published code can (tuning).
-        gradient_checkpointing: recompute the UNet's activations instead of storing them (tuning).
+        gradient_checkpointing: recompute activations instead of storing them (tuning).
     """
 
     loop: LoopConfig
     weights: LossWeights = field(default_factory=LossWeights)
     size: int = 512
-    tap: str = "up1"
+    tap: str = AUTO
     patch: int = 1
     rank: int = RANK
     layers: tuple[str, ...] = ATTENTION
@@ -133,7 +144,7 @@ def probe(
     """Stage 1: train an adapter on a frozen model.
 
     Args:
-        model: diffusers model directory, Stable Diffusion 1.x or 2.x.
+        model: diffusers model directory of a family in :mod:`dpt_core.backbones.registry`.
         sources: the training data.
         output: folder of the run; called again, it goes on.
         config: settings.
@@ -150,13 +161,16 @@ def probe(
     """
     backbone, phrases = _models(model, phrase_encoder, device)
     sizes = {"phrase_width": phrases.width} if phrases else {}
-    taps = unet_taps(backbone.unet.config.block_out_channels)
-    if config.tap not in taps:
-        raise ValueError(f"tap must be one of {', '.join(taps)}; got {config.tap!r}")
+    taps = backbone.model.taps()
+    tap = default_tap(taps) if config.tap == AUTO else config.tap
+    if tap not in taps:
+        raise ValueError(f"tap must be one of {AUTO}, {', '.join(taps)}; got {tap!r}")
     adapter_config = AdapterConfig(
-        in_channels=taps[config.tap],
-        text_width=backbone.text_encoder.config.hidden_size,
-        tap=config.tap,
+        in_channels=taps[tap],
+        text_width=backbone.read([""]).vectors.shape[-1],
+        family=backbone.model.family,
+        tap=tap,
+        text=backbone.model.texts[0],
         patch=config.patch,
         **sizes,
     )
@@ -190,14 +204,13 @@ def tune(
     """
     backbone, phrases = _models(model, phrase_encoder, device)
     adapter = load_checkpoint(probed).adapter.requires_grad_(not config.freeze_adapter)
-    taps = unet_taps(backbone.unet.config.block_out_channels)
-    check_taps(taps, adapter.config.tap, adapter.config.in_channels)
+    check_adapter(backbone.model, adapter.config)
     if config.gradient_checkpointing:
-        backbone.unet.enable_gradient_checkpointing()
+        backbone.network.enable_gradient_checkpointing()
     about = {"model_name": model.name, **_weights(backbone, adapter, phrases)}
     about |= {"rank": config.rank, "layers": config.layers, "freeze_adapter": config.freeze_adapter}
     torch.manual_seed(config.loop.seed)
-    add_lora(backbone.unet, config.rank, config.layers)
+    add_lora(backbone.network, config.rank, config.layers)
     return _train("dpt", backbone, adapter, phrases, sources, output, config, about)
 
 
@@ -206,10 +219,21 @@ def _weights(
 ) -> dict[str, str | None]:
     """What tells the weights that a run starts from."""
     return {
-        "model": fingerprint(backbone.unet, backbone.vae, backbone.text_encoder),
+        "model": fingerprint(backbone.network, backbone.vae, backbone.text_encoder),
         "adapter": fingerprint(adapter),
         "phrase_encoder": fingerprint(phrases) if phrases else None,
     }
+
+
+@torch.no_grad()
+def _set_moments(backbone: Backbone, adapter: DiscriminativeAdapter, data: Pairs) -> None:
+    """Take mean and scale of the text vectors from captions of the data, true and false ones."""
+    rows = range(0, len(data.matching), max(1, len(data.matching) // PROMPTS))
+    texts = [text for row in rows for text in data.matching[row].captions]
+    some = (texts[first : first + ROWS] for first in range(0, len(texts), ROWS))
+    mean, scale = moments_of(torch.cat([backbone.read(each).vectors for each in some]))
+    adapter.text_mean.copy_(mean)
+    adapter.text_scale.copy_(scale)
 
 
 def _models(
@@ -230,6 +254,8 @@ def _train(
     about: dict[str, Any],
 ) -> Path:
     data = sources.open(backbone, config, about["model_name"])
+    if stage == "adapter" and adapter.config.text == "mean":
+        _set_moments(backbone, adapter, data)
     about = {
         **asdict(adapter.config),
         **asdict(config.weights),
@@ -250,7 +276,7 @@ def _train(
     preview = box_preview(backbone, data.grounding, latents=sources.latents is not None)
     task = train(task, data, config.loop, output, collate=collate, preview=preview, about=about)
     path = output / f"{stage}.safetensors"
-    lora = lora_of(task.unet) if stage == "dpt" else {}
+    lora = lora_of(task.network) if stage == "dpt" else {}
     if process_state().is_main_process:
         save_checkpoint(path, Checkpoint(adapter.config, task.adapter, lora))
     logger.info("wrote %s", path)

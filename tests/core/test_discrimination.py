@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -46,12 +48,7 @@ def parts() -> dict:
 
 @pytest.fixture
 def backbone(parts) -> Backbone:
-    from diffusers import DDPMScheduler
-
-    made = Backbone(**parts, scheduler=DDPMScheduler.from_config(model.SCHEDULER))
-    for part in (made.unet, made.vae, made.text_encoder):
-        part.requires_grad_(False).eval()
-    return made
+    return Backbone.of(model.pipeline(SimpleNamespace(**parts)))
 
 
 def trained(task: torch.nn.Module) -> set[str]:
@@ -79,21 +76,17 @@ def test_probing_trains_the_adapter_alone(backbone):
 
 
 def test_tuning_trains_adapter_and_lora(parts, backbone):
-    backbone.unet.load_state_dict(parts["unet"].state_dict())
-    from copy import deepcopy
-    from dataclasses import replace
-
-    backbone = replace(backbone, unet=deepcopy(backbone.unet))
-    add_lora(backbone.unet)
+    backbone = backbone.with_network(deepcopy(backbone.network))
+    add_lora(backbone.network)
     task = DiscriminationTask(
         backbone, DiscriminativeAdapter(model.ADAPTER), denoise=True, latents=True
     )
     losses = task(batch())
     assert losses["mse"] > 0 and "contrastive_align" not in losses
     losses["total"].backward()
-    assert {name.split(".")[0] for name in trained(task)} == {"adapter", "unet"}
+    assert {name.split(".")[0] for name in trained(task)} == {"adapter", "network"}
     assert trained(task) == {n for n, value in task.named_parameters() if value.requires_grad}
-    lora = lora_of(backbone.unet)
+    lora = lora_of(backbone.network)
     updates = dict(lora_updates(lora))
     assert len(updates) == 16 * 8 and all(down.shape[0] == 4 for down, _ in updates.values())
 
@@ -119,7 +112,7 @@ def test_denoiser_sees_wrong_and_dropped_captions(backbone):
         seen.extend(texts)
         return backbone.read(texts).context
 
-    task = DenoiserTask(backbone.unet, read, backbone.scheduler, wrong=0.3, dropped=0.1)
+    task = DenoiserTask(backbone.network, read, backbone.scheduler, wrong=0.3, dropped=0.1)
     examples = [ShapesDenoising(LATENTS)[index] for index in range(8)]
     torch.manual_seed(0)
     for _ in range(5):

@@ -74,7 +74,7 @@ def test_a_model_without_unet():
     config = {name: 64 for name in wanted} | {"num_heads": 2, "patch_size": 2}
     config |= {name: value for name, value in values if name in wanted}
     flux = model_patcher(supported.Flux({"image_model": "flux", **config}))
-    with pytest.raises(ValueError, match="family unet, the wired model is of family flux"):
+    with pytest.raises(ValueError, match="family unet, the model is of family flux"):
         corrected(flux, tiny_adapter())
     config |= {name: None for name in ("vec_in_dim", "global_modulation") if name in wanted}
     other = model_patcher(supported.Flux({"image_model": "flux", **config}))

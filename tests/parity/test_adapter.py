@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dpt_core import alignment_score, correct, load_checkpoint
-from dpt_core.backbones.base import read_features
+from dpt_core.backbones.base import BackboneCall, read_features
 from dpt_core.backbones.stable_diffusion import StableDiffusion
 from dpt_core.config import TAPS
 from dpt_core.lora import merge_lora
@@ -30,7 +30,8 @@ def model(stack):
 
 
 def features_of(unet, stack, latent, timestep):
-    return read_features(reader(unet), "up1", lambda: unet(latent, timestep, stack.text["cond"]))
+    call = BackboneCall(latent, timestep, {"encoder_hidden_states": stack.text["cond"]})
+    return read_features(reader(unet), "up1", call)[0]
 
 
 def check_case(model, stack, recorded, case, close):
@@ -84,14 +85,11 @@ def test_taps_and_predictions(model, stack, close):
         latent, timestep = recorded[f"{case}.latent"], recorded[f"{case}.timestep"]
         for tap in TAPS:
             if f"{case}.feat.{tap}" in recorded:
-                made = []
-
-                def forward(latent=latent, timestep=timestep, made=made) -> None:
-                    made.append(unet(latent, timestep, stack.text["cond"]).sample)
-
-                features = read_features(reader(unet), tap, forward, stop=False)
+                inputs = {"encoder_hidden_states": stack.text["cond"]}
+                call = BackboneCall(latent, timestep, inputs)
+                features, predicted = read_features(reader(unet), tap, call, stop=False)
                 close(features, recorded[f"{case}.feat.{tap}"])
-                close(made[0], recorded[f"{case}.noise_pred"])
+                close(predicted, recorded[f"{case}.noise_pred"])
 
 
 def test_position_and_time(model, stack, close):

@@ -25,7 +25,7 @@ def probing(
     loop: LoopOptions = LoopOptions(),
     phrase_encoder: Phrases = None,
     size: Positive = 512,
-    tap: str = "up1",
+    tap: str = "auto",
     patch: Positive = 1,
     device: TrainDevice = "auto",
 ) -> None:
@@ -38,9 +38,9 @@ def probing(
             --latents runs/latents --output runs/probing
 
     Args:
-        model: Diffusers model directory (SD 1.x or 2.x).
+        model: Diffusers model directory: SD 1.x, 2.x, SDXL, SD 3, Flux, Qwen-Image or Z-Image.
         size: Side of the pictures in pixels.
-        tap: Where the adapter reads the UNet.
+        tap: Where the adapter reads the network: up1 of a UNet, block5 of a transformer, or auto.
         patch: Side of the squares of cells it takes as one.
     """
     device = training_device(device)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.functional import adaptive_avg_pool2d
 
-from ...reading import encode_pixels
+from ...backbones.autoencoders import cell_of, encode
+from ...reading import whole_cells
 
 CELLS = 4
 """Latents are averaged over so many by so many parts of a picture."""
@@ -29,6 +29,7 @@ class LatentFeatures(nn.Module):
     @torch.no_grad()
     def forward(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Pictures `[N, 3, H, W]` uint8 as features `[N, 16 C]`, twice: there are no classes."""
-        latents = encode_pixels(SimpleNamespace(vae=self.vae), pictures.float() / 127.5 - 1)
+        pixels = whole_cells(pictures.float() / 127.5 - 1, cell_of(self.vae))
+        latents = encode(self.vae, pixels)
         features = adaptive_avg_pool2d(latents, CELLS).flatten(1)
         return features, features
