@@ -22,6 +22,9 @@ NODES = {
     "select_best": "SelectBest",
     "ground_phrase": "GroundPhrase",
     "demo_model": "DemoModel",
+    "training_data": "TrainingData",
+    "train_adapter": "TrainAdapter",
+    "save_adapter": "SaveAdapter",
 }
 """Class by file, in the order of the node list."""
 

@@ -37,7 +37,7 @@ from .features import (
 )
 from .held_out import figures, find, scores
 from .loop import CHECKPOINT as STATE
-from .loop import train
+from .loop import Interrupted, train
 from .recipe import AUTO, RunSettings
 from .report import report
 from .state import read_losses, settle
@@ -54,21 +54,21 @@ SETTINGS, TRIAL, HISTORY, CHECKPOINT = (
 READ_AT = 500
 """Noise level of the held-out examples: where pictures are scored by default."""
 
-HELD_OUT, TRIED, WHITENED, SHOWN = 192, 256, 256, 8
+HELD_OUT, TRIED, WHITENED, SHOWN = 192, 512, 256, 8
 """Examples to tell by, of the trial, to whiten by, and shown with their boxes; at most."""
 
 VALUES = 2**28
-"""Features, in numbers, that are looked at for whitening, and that are kept of held-out examples."""
+"""Features, in numbers, that are looked at for whitening, and kept of held-out examples."""
 
 
 class Observer:
     """Whoever looks on; this one does not care."""
 
     def progress(self, what: str, done: int, total: int) -> None:
-        """So much is done of what is being done; may raise to stop."""
+        """So much is done of what is being done."""
 
     def stopped(self) -> bool:
-        """Whether the training should stop after this step."""
+        """Whether the run should stop here; it keeps what it has."""
         return False
 
     def drawn(self, picture: Any) -> None:
@@ -135,7 +135,7 @@ class AdapterRun:
         shutil.rmtree(self.folder / "features", ignore_errors=True)
         return self._outcome(checkpoint)
 
-    def tap(self, held: CaptionedPictures) -> str:
+    def tap(self, data: CaptionedPictures) -> str:
         """Where the adapter reads: what the settings say, or what the trial found.
 
         Raises:
@@ -149,7 +149,7 @@ class AdapterRun:
         path = self.folder / TRIAL
         if not path.exists():
             self.observer.progress("trying taps", 0, 1)
-            examples = NoisedExamples(held, self.settings.seed, TRIED, TRIAL_LEVEL)
+            examples = NoisedExamples(data, self.settings.seed, TRIED, TRIAL_LEVEL)
             tried = tried_taps(taps)
             write_json(path, compare_taps(self.source, tried, [examples[n] for n in range(TRIED)]))
         found = json.loads(path.read_text("utf-8"))
@@ -191,6 +191,8 @@ class AdapterRun:
     def _keep(self, name: str, tap: str, examples: NoisedExamples) -> list[dict]:
         def progress(done: int) -> None:
             self.observer.progress(f"{name}: {done} of {total} examples", done, total)
+            if self.observer.stopped():
+                raise Interrupted(f"stopped after {done} of {total} examples")
 
         self._shown, total = [examples[n] for n in range(min(SHOWN, len(examples)))], len(examples)
         if not examples[0].boxed:

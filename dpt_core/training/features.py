@@ -27,13 +27,16 @@ LEVELS = 1000
 SHARD = 32
 """Examples whose features are made and kept together."""
 
+AT_ONCE = 16
+"""Of those, how many are on the model's device together."""
+
 LARGEST = 6e4
 """Largest feature that is kept as float16."""
 
 IMAGES = (0, 0, 0, 1, 2)
 TEXTS = (0, 1, 2, 0, 0)
-"""Picture and text of each pass of :data:`~dpt_core.losses.contrastive.PAIRS`: 0 its own, 1 the hard
-negative, 2 the random one."""
+"""Picture and text of each pass of :data:`~dpt_core.losses.contrastive.PAIRS`: 0 its own, 1 the
+hard negative, 2 the random one."""
 
 
 class FeatureSource(Protocol):
@@ -218,16 +221,21 @@ def keep(
         progress: called with the number of examples there are; may raise to stop.
 
     Returns:
-        By shard `features` `[n, P, C, h, w]` float16 or bfloat16, `levels` `[n]`, `texts` `[n, 3, D]` float32.
+        By shard `features` `[n, P, C, h, w]` float16 or bfloat16, `levels` `[n]`, `texts`
+        `[n, 3, D]` float32.
     """
 
     def make(indices: range) -> dict[str, torch.Tensor]:
-        batch = batch_of(source, tap, [examples[index] for index in indices])
-        features = batch.features.transpose(0, 1)
+        parts = []
+        for first in range(indices.start, indices.stop, AT_ONCE):
+            some = range(first, min(first + AT_ONCE, indices.stop))
+            batch = batch_of(source, tap, [examples[index] for index in some])
+            features = batch.features.transpose(0, 1).cpu()
+            parts.append((features, batch.timesteps.cpu(), batch.texts.cpu()))
+        features, levels, texts = (torch.cat(each) for each in zip(*parts, strict=True))
         # Some transformers have activations that half precision cannot hold.
-        small = features.abs().amax() < LARGEST
-        features = features.to("cpu", torch.float16 if small else torch.bfloat16)
-        return {"features": features, "levels": batch.timesteps.cpu(), "texts": batch.texts.cpu()}
+        half = torch.float16 if features.abs().amax() < LARGEST else torch.bfloat16
+        return {"features": features.to(half), "levels": levels, "texts": texts}
 
     return list(in_shards(folder, len(examples), SHARD, make, progress))
 

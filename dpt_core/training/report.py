@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..plots import draw_losses
 from .data.images import PictureSource
+from .data.rows import CaptionedPictures
 from .held_out import Found
 
 COLUMNS = 4
@@ -35,13 +38,8 @@ def report(
     Returns:
         A PIL image.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from PIL import Image
-
     lines = -(-len(found) // COLUMNS)
-    figure = Figure(figsize=(9.6, 4.2 + 2.4 * lines), dpi=100, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
+    figure, canvas = _figure(4.2 + 2.4 * lines)
     figure.suptitle(title)
     grid = figure.add_gridspec(1 + lines, 2 * COLUMNS, height_ratios=[3.6, *[2.4] * lines])
     draw_losses(figure.add_subplot(grid[0, :COLUMNS]), rows)
@@ -50,8 +48,69 @@ def report(
         line, column = divmod(index, COLUMNS)
         place = grid[1 + line, 2 * column : 2 * column + 2]
         _draw_boxes(figure.add_subplot(place), each, pictures)
+    return _picture(canvas)
+
+
+def data_sheet(data: CaptionedPictures, count: int = 8) -> Any:
+    """Some of the data: captions, the first hard negative of each, boxes with their phrases.
+
+    Args:
+        data: captioned pictures.
+        count: how many, spread over the data.
+
+    Returns:
+        A PIL image.
+    """
+    rows = data.matching[:: max(1, len(data.matching) // count)][:count]
+    boxed: dict[str, list] = {}
+    for row in data.grounding:
+        boxed.setdefault(row.image, []).append(row)
+    lines = -(-len(rows) // COLUMNS)
+    figure, canvas = _figure(3.3 * lines)
+    for index, row in enumerate(rows):
+        axes = figure.add_subplot(lines, COLUMNS, index + 1)
+        picture = data.images(row.image, row.where, None)
+        _show(axes, picture.tensor)
+        wrong = f"✗ {row.negative_captions[0]}" if row.negative_captions else "no hard negative"
+        lines_of_text = textwrap.wrap(f"✓ {row.caption}", 40) + textwrap.wrap(wrong, 40)
+        axes.set_title("\n".join(lines_of_text[:6]), fontsize=7)
+        for number, each in enumerate(boxed.get(row.image, ())):
+            for x, y, width, height in each.boxes:
+                corner = x / picture.width, y / picture.height
+                sides = width / picture.width, height / picture.height
+                _rectangle(axes, corner, sides, f"C{number}")
+                axes.text(*corner, each.caption, fontsize=6, color=f"C{number}", va="bottom")
+    return _picture(canvas)
+
+
+def _figure(height: float) -> tuple[Any, Any]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.6, height), dpi=100, layout="constrained")
+    return figure, FigureCanvasAgg(figure)
+
+
+def _picture(canvas: Any) -> Any:
+    from PIL import Image
+
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+
+
+def _show(axes: Any, pixels: torch.Tensor) -> None:
+    """A picture `[3, H, W]` in [-1, 1]."""
+    shown = (pixels.movedim(0, -1) / 2 + 0.5).clamp(0, 1).numpy()
+    axes.imshow(shown, extent=(0, 1, 1, 0))
+    axes.set_axis_off()
+
+
+def _rectangle(
+    axes: Any, corner: tuple[float, float], sides: tuple[float, float], color: str, line: str = "-"
+) -> None:
+    from matplotlib.patches import Rectangle
+
+    axes.add_patch(Rectangle(corner, *sides, fill=False, color=color, linestyle=line))
 
 
 def _draw_figures(axes: Any, history: Sequence[Mapping[str, float]]) -> None:
@@ -67,15 +126,9 @@ def _draw_figures(axes: Any, history: Sequence[Mapping[str, float]]) -> None:
 
 
 def _draw_boxes(axes: Any, found: Found, pictures: PictureSource) -> None:
-    from matplotlib.patches import Rectangle
-
-    pixels = pictures(found.picture, found.picture, None).tensor
-    shown = (pixels.movedim(0, -1) / 2 + 0.5).clamp(0, 1).numpy()
-    axes.imshow(shown, extent=(0, 1, 1, 0))
+    _show(axes, pictures(found.picture, found.picture, None).tensor)
     axes.set_title(f"{found.phrase}\n{found.confidence:.2f}", fontsize=8, wrap=True)
-    axes.set_axis_off()
     for x, y, width, height in found.true.tolist():
-        corner = x - width / 2, y - height / 2
-        axes.add_patch(Rectangle(corner, width, height, fill=False, linestyle="--", color="gray"))
+        _rectangle(axes, (x - width / 2, y - height / 2), (width, height), "gray", "--")
     x0, y0, x1, y1 = found.box.tolist()
-    axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, color="red"))
+    _rectangle(axes, (x0, y0), (x1 - x0, y1 - y0), "red")
