@@ -80,7 +80,13 @@ def loss_curves(rows: Sequence[Mapping[str, float]], width: int = 960, height: i
     from PIL import Image
 
     figure, canvas = _figure(width, height)
-    axes = figure.add_subplot(xlabel="step", ylabel="loss", yscale="log")
+    draw_losses(figure.add_subplot(), rows)
+    return Image.fromarray(_pixels(canvas))
+
+
+def draw_losses(axes, rows: Sequence[Mapping[str, float]]) -> None:
+    """Losses against step on axes of matplotlib; see :func:`loss_curves`."""
+    axes.set(xlabel="step", ylabel="loss", yscale="log")
     axes.grid(alpha=0.3)
     window = max(1, len(rows) // 100)
     for name in sorted({name for row in rows for name in row} - {"step"}):
@@ -91,7 +97,6 @@ def loss_curves(rows: Sequence[Mapping[str, float]], width: int = 960, height: i
         axes.plot(steps[-len(smooth) :], smooth, label=name)
     if rows:
         axes.legend(frameon=False)
-    return Image.fromarray(_pixels(canvas))
 
 
 def _score_axes(width: int, height: int):

@@ -23,6 +23,9 @@ NODES = {
     "compare": "Compare",
     "ground_phrase": "GroundPhrase",
     "demo_model": "DemoModel",
+    "training_data": "TrainingData",
+    "train_adapter": "TrainAdapter",
+    "save_adapter": "SaveAdapter",
 }
 """Class by file, in the order of the node list."""
 

@@ -28,8 +28,8 @@ class Phrases(NamedTuple):
 
 def probing_losses(
     adapter: DiscriminativeAdapter,
-    grounding: AdapterOutput,
-    targets: BoxTargets,
+    grounding: AdapterOutput | None,
+    targets: BoxTargets | None,
     pairs: MatchingPairs,
     phrases: Phrases | None = None,
     denoising: torch.Tensor | None = None,
@@ -45,7 +45,8 @@ def probing_losses(
 
     Args:
         adapter: for its `logit_scale` and its projection of tokens.
-        grounding: the adapter's answer where each image's referring expression was the context.
+        grounding: the adapter's answer where each image's referring expression was the context;
+            None, with `targets`, leaves the losses of grounding out.
         targets: true boxes; their token map has the `L` of `phrases`.
         pairs: matching queries of the five other passes.
         phrases: hidden states of the referring expressions; None leaves alignment out.
@@ -60,12 +61,14 @@ def probing_losses(
         ValueError: shapes disagree, or a prediction is not finite.
     """
     queries = tokens = mask = None
-    if phrases is not None:
+    if grounding is not None and phrases is not None:
         tokens = normalize(_project(adapter, phrases.hidden).float(), dim=-1)
         queries, mask = normalize(grounding.projections.float(), dim=-1), phrases.mask
-    losses = grounding_losses(
-        grounding.logits, grounding.boxes, targets, queries, tokens, mask, weights
-    )
+    losses: dict[str, torch.Tensor] = {}
+    if grounding is not None:
+        losses |= grounding_losses(
+            grounding.logits, grounding.boxes, targets, queries, tokens, mask, weights
+        )
     scale = adapter.logit_scale.float().exp()
     i2t, t2i = contrastive_loss(pairs, scale)
     losses |= {"contrastive_i2t": i2t, "contrastive_t2i": t2i}

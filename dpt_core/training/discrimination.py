@@ -18,7 +18,13 @@ from torch.utils.data import Dataset
 from ..adapter import DiscriminativeAdapter
 from ..backbones.base import read_features
 from ..boxes import BoxTargets
-from ..losses import LossWeights, MatchingPairs, Phrases, probing_losses
+from ..losses import (
+    LossWeights,
+    MatchingPairs,
+    Phrases,
+    probing_losses,
+)
+from ..losses.contrastive import PAIRS
 from .backbone import LEVELS, Backbone, PhraseEncoder
 from .data.examples import GroundingExample, MatchingExample
 
@@ -35,7 +41,8 @@ class AdapterBatch(NamedTuple):
 
     Attributes:
         features: `[6, B, C, h, w]` at the tap, in the passes of
-            :data:`~dpt_core.losses.contrastive.PAIRS`, then with the referring expression.
+            :data:`~dpt_core.losses.contrastive.PAIRS`, then with the referring expression; without
+            that pass `[5, ...]`, where there are no boxes.
         timesteps: `[B]`.
         texts: `[B, 3, D]` text vectors: own, hard negative, random.
         grounding: examples of the sixth pass.
@@ -72,11 +79,14 @@ class ProbingTask(nn.Module):
     def forward(
         self, batch: AdapterBatch, denoising: torch.Tensor | None = None
     ) -> dict[str, torch.Tensor]:
-        timesteps, (*matching, grounding) = batch.timesteps, batch.features.float()
-        queries = self.adapter.match(torch.cat(matching), timesteps.repeat(len(matching)))
-        found = self.adapter(grounding, timesteps)
-        phrases, targets = self._targets(batch.grounding, timesteps.device)
-        pairs = MatchingPairs.from_passes(queries, batch.texts)
+        timesteps, features = batch.timesteps, batch.features.float()
+        matching = features[: len(PAIRS)]
+        queries = self.adapter.match(matching.flatten(0, 1), timesteps.repeat(len(matching)))
+        found = phrases = targets = None
+        if len(features) > len(PAIRS):
+            found = self.adapter(features[-1], timesteps)
+            phrases, targets = self._targets(batch.grounding, timesteps.device)
+        pairs = MatchingPairs.from_passes(queries, self.adapter.compared(batch.texts))
         return probing_losses(
             self.adapter, found, targets, pairs, phrases, denoising, self._weights
         )  # fmt: skip

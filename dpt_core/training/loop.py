@@ -1,4 +1,4 @@
-"""The training loop: one for every stage, driven by accelerate.
+"""The training loop: one for every stage, driven by accelerate, or alone on one device.
 
 A run lives in a folder: `config.json` (settings), `checkpoint.safetensors` (everything it needs to
 go on, see :mod:`.state`), and what is drawn from it: `losses.csv`, its curves `losses.png` and
@@ -25,10 +25,11 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from ..distributed import without_gpu
-from ..files import complete, write_json, write_text
+from ..files import complete, write_text
+from .alone import Alone, to_device
 from .batches import Batches
 from .config import LoopConfig
-from .state import Row, RunError, RunState, check_settings
+from .state import Row, RunError, RunState, settle
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,9 @@ Losses = Mapping[str, torch.Tensor]
 
 Preview = Callable[[nn.Module, Path], None]
 """Draws what a task has learned into a picture file."""
+
+Watch = Callable[[Row], bool]
+"""Sees the losses of every step; True ends the run, which can go on later."""
 
 
 class Interrupted(Exception):
@@ -54,6 +58,8 @@ def train(
     collate: Callable[[list], Any] | None = None,
     preview: Preview | None = None,
     about: Mapping[str, Any] | None = None,
+    alone: torch.device | None = None,
+    watch: Watch | None = None,
 ) -> nn.Module:
     """Train a task to its last step, going on from the folder's checkpoint if it has one.
 
@@ -67,15 +73,17 @@ def train(
         preview: called with the task and a file in `previews/` at each checkpoint.
         about: what else makes the run what it is, JSON by name: its data, weights, tap. A folder
             whose run has another is refused.
+        alone: train in this process on this device, where the task lies, without accelerate.
+        watch: called after every step.
 
     Returns:
         The task, with averaged weights where `config.ema` asks for them.
 
     Raises:
         RunError: the folder holds a run with other settings, or a damaged one.
-        Interrupted: SIGINT or SIGTERM came; call again to go on.
+        Interrupted: SIGINT or SIGTERM came, or `watch` said so; call again to go on.
     """
-    run = TrainingRun(task, config, Path(folder), about or {})
+    run = TrainingRun(task, config, Path(folder), about or {}, alone)
     run.draw(preview)  # what a kill after the last checkpoint left out
     with run.progress() as bar, _stop_signal() as stop:
         batches = Batches(len(data), config, run.step * config.accumulate, *run.rank_of)
@@ -87,7 +95,8 @@ def train(
             losses = run.advance(micro)
             bar.update()
             bar.set_postfix({name: f"{value:.3g}" for name, value in losses.items()})
-            done, asked = run.step == config.steps, run.agree(bool(stop))
+            wish = watch is not None and watch(run.last)
+            done, asked = run.step == config.steps, run.agree(bool(stop) or wish)
             if asked or done or run.step % config.save_every == 0:
                 run.save()
                 run.draw(preview)
@@ -100,17 +109,17 @@ class TrainingRun:
     """One run: accelerate's objects, the steps done, and the files."""
 
     def __init__(
-        self, task: nn.Module, config: LoopConfig, folder: Path, about: Mapping[str, Any]
+        self,
+        task: nn.Module,
+        config: LoopConfig,
+        folder: Path,
+        about: Mapping[str, Any],
+        alone: torch.device | None = None,
     ) -> None:
-        from accelerate import Accelerator
         from transformers import get_scheduler
 
         self.config, self.folder = config, folder
-        self._accelerator = Accelerator(
-            mixed_precision=config.precision,
-            gradient_accumulation_steps=config.accumulate,
-            cpu=without_gpu(),
-        )
+        self._accelerator = _accelerator(config) if alone is None else Alone(alone, config)
         self._trained = [value for value in task.parameters() if value.requires_grad]
         optimizer = torch.optim.AdamW(
             self._trained,
@@ -134,6 +143,11 @@ class TrainingRun:
         return len(self._rows)
 
     @property
+    def last(self) -> Row:
+        """Losses of the last step."""
+        return self._rows[-1]
+
+    @property
     def rank_of(self) -> tuple[int, int]:
         """Rank of this process, and the number of processes."""
         return self._accelerator.process_index, self._accelerator.num_processes
@@ -151,14 +165,12 @@ class TrainingRun:
 
     def advance(self, micro: Iterator[Any]) -> dict[str, float]:
         """One optimiser step; returns its losses, averaged over micro-steps and processes."""
-        from accelerate.utils import send_to_device
-
         rank, processes = self.rank_of
         total: dict[str, torch.Tensor] = {}
         self._task.train()
         for part in range(self.config.accumulate):
             index = self.step * self.config.accumulate + part
-            batch = send_to_device(next(micro), self._accelerator.device)
+            batch = to_device(next(micro), self._accelerator.device)
             torch.manual_seed((self.config.seed << 32) + index * processes + rank)
             with self._accelerator.accumulate(self._task):
                 losses = self._task(batch)
@@ -216,12 +228,13 @@ class TrainingRun:
 
     def finish(self) -> nn.Module:
         """The trained task with the weights to keep."""
-        from accelerate.state import AcceleratorState
-
         if self._average is not None:
             self._average.copy_to(self._trained)
         self._accelerator.wait_for_everyone()  # not end_training: it parts processes for good
-        AcceleratorState._reset_state()  # the next run may want another precision
+        if not isinstance(self._accelerator, Alone):
+            from accelerate.state import AcceleratorState
+
+            AcceleratorState._reset_state()  # the next run may want another precision
         return self._accelerator.unwrap_model(self._task).eval()
 
     def _new_average(self) -> Any:
@@ -260,17 +273,7 @@ class TrainingRun:
                 f"{self.folder} holds a run of an earlier version of this pack, whose files could "
                 "run code: take another folder"
             )
-        path = self.folder / CONFIG
-        if path.exists():
-            try:
-                theirs = dict(json.loads(path.read_text("utf-8")))
-            except (OSError, ValueError, TypeError, RecursionError) as error:
-                raise RunError(
-                    f"{path} cannot be read as the settings of a run ({error}). Delete it: they "
-                    f"are in {CHECKPOINT}, too"
-                ) from error
-            check_settings(self.folder, theirs, self._settings)
-        write_json(path, self._settings)
+        settle(self.folder / CONFIG, self._settings, f"Delete it: they are in {CHECKPOINT}, too")
 
     def _write_losses(self) -> None:
         names = list(dict.fromkeys(name for row in self._rows for name in row))
@@ -283,6 +286,16 @@ class TrainingRun:
 
         with complete(self.folder / "losses.png") as partial:
             loss_curves(self._rows).save(partial, format="png")
+
+
+def _accelerator(config: LoopConfig) -> Any:
+    from accelerate import Accelerator
+
+    return Accelerator(
+        mixed_precision=config.precision,
+        gradient_accumulation_steps=config.accumulate,
+        cpu=without_gpu(),
+    )
 
 
 @contextmanager

@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from ..files import write_tensors
+from ..files import write_json, write_tensors
 
 FACTS_KEY = "dpt_run"
 
@@ -126,6 +126,25 @@ class RunState:
                 shadow.copy_(tensors[f"average.{index}"])
 
 
+def read_losses(path: Path) -> list[Row]:
+    """The losses by step in a run's file; none where there is no file.
+
+    Raises:
+        RunError: it is damaged.
+    """
+    if not path.exists():
+        return []
+    try:
+        with safe_open(path, "pt") as file:
+            step = json.loads((file.metadata() or {})[FACTS_KEY])["step"]
+            names = [key for key in file.keys() if key.startswith("losses.")]
+            return _rows(step, _part("losses.", {key: file.get_tensor(key) for key in names}))
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        raise RunError(
+            f"{path} cannot be read ({error}). Delete it to start the run anew"
+        ) from error
+
+
 def check_settings(
     folder: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any], free: Sequence[str] = FREE
 ) -> None:
@@ -144,6 +163,31 @@ def check_settings(
             f"{folder} holds a run with other settings ({'; '.join(changed)}): take the same to go "
             "on with it, or another folder"
         )
+
+
+def settle(
+    path: Path, settings: Mapping[str, Any], remedy: str, free: Sequence[str] = FREE
+) -> None:
+    """Write a run's settings, or check them against those that are there.
+
+    Args:
+        path: the file in the run's folder.
+        settings: JSON values by name.
+        remedy: what to do about a file that cannot be read.
+        free: names of settings that may change.
+
+    Raises:
+        RunError: the file has others, or cannot be read.
+    """
+    if path.exists():
+        try:
+            theirs = dict(json.loads(path.read_text("utf-8")))
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            raise RunError(
+                f"{path} cannot be read as the settings of a run ({error}). {remedy}"
+            ) from error
+        check_settings(path.parent, theirs, settings, free)
+    write_json(path, settings)
 
 
 def _part(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

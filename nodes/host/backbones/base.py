@@ -18,9 +18,11 @@ class HostBackbone(Protocol):
 
     Attributes:
         family: stored in the adapter's config.
+        texts: sources of a text vector that fit, the best first.
     """
 
     family: str
+    texts: Sequence[str]
 
     def taps(self) -> Mapping[str, int]:
         """Tap name → channels, in order of computation."""

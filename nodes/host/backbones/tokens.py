@@ -146,6 +146,7 @@ class TokenBackbone:
     def __init__(self, model: Any, family: str) -> None:
         self._model, self._network, self.family = model, model.diffusion_model, family
         self._what = FAMILIES[family][1]
+        self.texts = self._what.texts
 
     def taps(self) -> Mapping[str, int]:
         """Tap name → channels."""
@@ -221,7 +222,7 @@ class TokenBackbone:
         Raises:
             ValueError: names the sources that it has.
         """
-        check_text(self.family, self._what.texts, source)
+        check_text(self.family, self.texts, source)
 
     def _places(self) -> list[tuple[Stack, nn.Module]]:
         stacks = self._what.stacks

@@ -33,6 +33,7 @@ class UNetBackbone:
     """
 
     family = "unet"
+    texts = ("eos_hidden", "pooled")
 
     def __init__(self, model: Any) -> None:
         self._model, self._unet = model, model.diffusion_model
@@ -87,7 +88,7 @@ class UNetBackbone:
 
     def check_text(self, source: str) -> None:
         """Both vectors of CLIP fit."""
-        check_text(self.family, ("eos_hidden", "pooled"), source)
+        check_text(self.family, self.texts, source)
 
 
 def _with_input_patch(options: dict[str, Any], block: int, reader: Reader) -> dict[str, Any]:

@@ -1,0 +1,257 @@
+"""What an adapter is trained on, from any frozen model: features of noised latents with texts.
+
+:class:`FeatureSource` is all that training needs of a model; whoever runs models implements it.
+Per example six passes share noise and level: five of matching
+(:data:`~dpt_core.losses.contrastive.PAIRS`) and, where there are boxes, one with a phrase.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import torch
+from safetensors.torch import load_file
+from torch.utils.data import Dataset
+
+from ..files import write_tensors
+from .data.examples import GroundingExample, MatchingExample
+from .data.rows import CaptionedPictures, GroundingRows, MatchingRows
+from .discrimination import AdapterBatch
+
+LEVELS = 1000
+"""Noise levels that an adapter is told of are in [0, 1000)."""
+
+SHARD = 32
+"""Examples whose features are made and kept together."""
+
+AT_ONCE = 16
+"""Of those, how many are on the model's device together."""
+
+LARGEST = 6e4
+"""Largest feature that is kept as float16."""
+
+IMAGES = (0, 0, 0, 1, 2)
+TEXTS = (0, 1, 2, 0, 0)
+"""Picture and text of each pass of :data:`~dpt_core.losses.contrastive.PAIRS`: 0 its own, 1 the
+hard negative, 2 the random one."""
+
+
+class FeatureSource(Protocol):
+    """A frozen model, as training sees it.
+
+    Attributes:
+        family, text: as in :class:`~dpt_core.config.AdapterConfig`.
+        device: where features come from, and the adapter is trained.
+    """
+
+    family: str
+    text: str
+    device: torch.device
+
+    def taps(self) -> Mapping[str, int]:
+        """Tap name → channels, in order of computation."""
+        ...
+
+    def read(
+        self,
+        taps: Sequence[str],
+        clean: torch.Tensor,
+        noise: torch.Tensor,
+        levels: torch.Tensor,
+        texts: Sequence[str],
+    ) -> dict[str, torch.Tensor]:
+        """Features of one pass that ends at the last of the taps, without gradient.
+
+        Args:
+            taps: where to read.
+            clean: `[R, ...]` latents.
+            noise: like them, of unit variance.
+            levels: `[R]` noise levels in [0, 1000).
+            texts: R texts, one a row, that the model attends to.
+
+        Returns:
+            By tap `[R, C, h, w]`, on the source's device.
+        """
+        ...
+
+    def text_vectors(self, texts: Sequence[str]) -> torch.Tensor:
+        """Text vectors y `[R, D]` float32, on the source's device."""
+        ...
+
+
+class Example(NamedTuple):
+    """One example with its noise.
+
+    Attributes:
+        matching: three images, as latents, and three texts.
+        grounding: a phrase with its boxes, None where the data has none.
+        noise: like a latent.
+        level: in [0, 1000).
+        boxed: name of the picture that the phrase belongs to.
+    """
+
+    matching: MatchingExample
+    grounding: GroundingExample | None
+    noise: torch.Tensor
+    level: int
+    boxed: str
+
+
+class NoisedExamples(Dataset[Example]):
+    """Examples without end: each comes again with other negatives, noise and level.
+
+    Everything random in example n is drawn from the seed and n alone.
+
+    Args:
+        data: rows and latents.
+        seed: of negatives, noise and levels.
+        level: the level of all examples; None draws each in [0, 1000), as published.
+        count: how many there are.
+    """
+
+    def __init__(
+        self, data: CaptionedPictures, seed: int, count: int, level: int | None = None
+    ) -> None:
+        self._data, self._seed, self._count, self._level = data, seed, count, level
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> Example:
+        data, epoch = self._data, index // len(self._data.matching)
+        matching = MatchingRows(data.matching, data.images, seed=self._seed + epoch)
+        grounding = GroundingRows(data.grounding, data.images)
+        rng = random.Random(f"{self._seed}/noise/{index}")
+        example = matching[index % len(matching)]
+        own = example.images[0]
+        noise = torch.randn(own.shape, generator=torch.Generator().manual_seed(rng.getrandbits(63)))
+        level = rng.randrange(LEVELS) if self._level is None else self._level
+        # Rows of one picture stand together: go through them in another order.
+        if not len(grounding):
+            return Example(example, None, noise, level, "")
+        place = rng.randrange(len(grounding))
+        return Example(example, grounding[place], noise, level, data.grounding[place].image)
+
+
+def read_batch(
+    source: FeatureSource, taps: Sequence[str], examples: Sequence[Example]
+) -> dict[str, torch.Tensor]:
+    """Features of all passes of some examples, `[6, B, C, h, w]` by tap; 5 where none has boxes."""
+    own = torch.stack([each.matching.images for each in examples], dim=1)  # [3, B, ...]
+    passes = [own[image] for image in IMAGES]
+    texts = [each.matching.captions[text] for text in TEXTS for each in examples]
+    if examples[0].grounding is not None:
+        passes.append(torch.stack([each.grounding.image for each in examples]))
+        texts += [each.grounding.caption for each in examples]
+    count = len(passes)
+    noise = torch.stack([each.noise for each in examples])
+    levels = torch.tensor([each.level for each in examples])
+    found = source.read(
+        taps,
+        torch.cat(passes),
+        noise.repeat(count, *[1] * (noise.ndim - 1)),
+        levels.repeat(count),
+        texts,
+    )
+    return {tap: features.unflatten(0, (count, len(examples))) for tap, features in found.items()}
+
+
+def read_texts(source: FeatureSource, examples: Sequence[Example]) -> torch.Tensor:
+    """Text vectors `[B, 3, D]` of examples: own, hard negative, random."""
+    texts = [text for each in examples for text in each.matching.captions]
+    return source.text_vectors(texts).unflatten(0, (len(examples), 3))
+
+
+def batch_of(source: FeatureSource, tap: str, examples: Sequence[Example]) -> AdapterBatch:
+    """A batch, read from the model now."""
+    return AdapterBatch(
+        read_batch(source, [tap], examples)[tap],
+        torch.tensor([each.level for each in examples], device=source.device),
+        read_texts(source, examples),
+        [each.grounding for each in examples if each.grounding is not None],
+    )
+
+
+class KeptExamples(Dataset):
+    """Examples with their features in half precision in main memory.
+
+    Args:
+        shards: what :func:`keep` gave.
+        examples: what they were made of: their boxes are taken from there.
+    """
+
+    def __init__(self, shards: Sequence[Mapping[str, torch.Tensor]], examples: Dataset) -> None:
+        self._shards, self._examples = shards, examples
+
+    def __len__(self) -> int:
+        return sum(len(shard["levels"]) for shard in self._shards)
+
+    def __getitem__(self, index: int) -> tuple:
+        shard, row = self._shards[index // SHARD], index % SHARD
+        boxed = self._examples[index].grounding
+        return shard["features"][row].float(), shard["levels"][row], shard["texts"][row], boxed
+
+
+def collate_kept(examples: Sequence[tuple]) -> AdapterBatch:
+    """A batch of :class:`KeptExamples`."""
+    features, levels, texts, boxed = zip(*examples, strict=True)
+    boxed = [each for each in boxed if each is not None]
+    return AdapterBatch(
+        torch.stack(features, dim=1), torch.stack(levels), torch.stack(texts), boxed
+    )
+
+
+def keep(
+    source: FeatureSource,
+    tap: str,
+    examples: Dataset[Example],
+    folder: Path,
+    progress: Callable[[int], None] = lambda done: None,
+) -> list[dict[str, torch.Tensor]]:
+    """Read examples, or take up what the folder holds of them.
+
+    Args:
+        source: the model.
+        tap: where to read.
+        examples: what to read.
+        folder: a file for each :data:`SHARD` examples goes there.
+        progress: called with the number of examples there are; may raise to stop.
+
+    Returns:
+        By shard `features` `[n, P, C, h, w]` float16 or bfloat16, `levels` `[n]`, `texts`
+        `[n, 3, D]` float32.
+    """
+
+    def make(indices: range) -> dict[str, torch.Tensor]:
+        parts = []
+        for first in range(indices.start, indices.stop, AT_ONCE):
+            some = range(first, min(first + AT_ONCE, indices.stop))
+            batch = batch_of(source, tap, [examples[index] for index in some])
+            features = batch.features.transpose(0, 1).cpu()
+            parts.append((features, batch.timesteps.cpu(), batch.texts.cpu()))
+        features, levels, texts = (torch.cat(each) for each in zip(*parts, strict=True))
+        # Some transformers have activations that half precision cannot hold.
+        half = torch.float16 if features.abs().amax() < LARGEST else torch.bfloat16
+        return {"features": features.to(half), "levels": levels, "texts": texts}
+
+    return list(in_shards(folder, len(examples), SHARD, make, progress))
+
+
+def in_shards(
+    folder: Path,
+    count: int,
+    size: int,
+    make: Callable[[range], Mapping[str, torch.Tensor]],
+    progress: Callable[[int], None] = lambda done: None,
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Tensors of items 0 to `count`, a file for each `size` of them; what is there is not made."""
+    for first in range(0, count, size):
+        indices = range(first, min(first + size, count))
+        path = folder / f"{first:07d}.safetensors"
+        if not path.exists():
+            write_tensors(path, make(indices))
+        yield load_file(path)
+        progress(indices.stop)

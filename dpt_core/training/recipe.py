@@ -1,0 +1,141 @@
+"""How an adapter is trained on a frozen model: the recipe of the demo's adapter, or the paper's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..config import AdapterConfig
+from ..losses import LossWeights
+from .config import LoopConfig
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What sets ways of training an adapter apart.
+
+    Attributes:
+        encoder_layers: of the adapter.
+        dropout: of the adapter, while it trains.
+        recognition, calibration: coefficients of the losses that the paper does not have.
+        whitened: train the adapter's input in whitened coordinates.
+        patches: take squares of cells as one where the feature map is fine.
+        learning_rate, schedule, warmup: of the optimiser.
+    """
+
+    encoder_layers: int
+    dropout: float
+    recognition: float
+    calibration: float
+    whitened: bool
+    patches: bool
+    learning_rate: float
+    schedule: str
+    warmup: int
+
+    def weights(self) -> LossWeights:
+        """Coefficients of the losses."""
+        return LossWeights(recognition=self.recognition, calibration=self.calibration)
+
+    def loop(self, settings: RunSettings, batch_size: int) -> LoopConfig:
+        """Settings of the training loop."""
+        return LoopConfig(
+            steps=settings.steps,
+            batch_size=batch_size,
+            learning_rate=settings.learning_rate or self.learning_rate,
+            schedule=self.schedule,
+            warmup=min(self.warmup, settings.steps // 10),
+            seed=settings.seed,
+            save_every=settings.save_every or max(1, settings.steps // 10),
+        )
+
+    def adapter(
+        self, family: str, text: str, tap: str, channels: int, side: int, width: int, boxes: bool
+    ) -> AdapterConfig:
+        """The adapter for a model.
+
+        Args:
+            family, text, tap: as in the config.
+            channels: at the tap.
+            side: of the feature map, in cells.
+            width: of the text vector.
+            boxes: whether there are any to learn from; without them there are no grounding queries.
+        """
+        fine = side > FINE or (channels <= NARROW and side >= FINE // 2)
+        small = SMALL if channels <= NARROW and width <= 2 * NARROW else {}
+        sizes = {
+            "in_channels": channels,
+            "text_width": width,
+            "patch": 2 if self.patches and fine and 4 * channels <= WIDEST else 1,
+            "encoder_layers": self.encoder_layers,
+            "dropout": self.dropout,
+            **small,
+        }
+        if not boxes:
+            sizes["grounding_queries"] = 0
+        return AdapterConfig(family=family, text=text, tap=tap, **sizes)
+
+
+FINE = 32
+"""Side of a feature map above which squares of cells are taken as one."""
+
+NARROW = 128
+"""Channels of feature maps that say little in one cell."""
+
+WIDEST = 8192
+"""Numbers in a square of cells that are still whitened."""
+
+SMALL = {"width": 128, "feed_forward": 512, "grounding_queries": 20, "classes": 65}
+"""Sizes for models as narrow as the demo's."""
+
+RECIPES = {
+    "recommended": Recipe(2, 0.0, 4.0, 2.0, True, True, 1e-3, "cosine", 100),
+    "published": Recipe(1, 0.1, 0.0, 0.0, False, False, 1e-4, "constant", 0),
+}
+"""By name, the default first. *recommended* is how the demo's adapter was made; *published* has the
+paper's losses, sizes and rate."""
+
+AUTO = "auto"
+"""The tap that a short trial chooses."""
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Settings of a run.
+
+    Attributes:
+        recipe: one of :data:`RECIPES`.
+        tap: where the adapter reads; :data:`AUTO` tries several.
+        steps: of the optimiser.
+        batch_size: examples in a step, each with six passes.
+        learning_rate: 0 for the recipe's.
+        examples: examples whose features are made once and kept; 0 makes them anew in every step.
+        seed: of everything random.
+        save_every: steps between checkpoints; 0 for ten in the run.
+
+    Raises:
+        ValueError: a setting is out of range.
+    """
+
+    recipe: str = "recommended"
+    tap: str = AUTO
+    steps: int = 4000
+    batch_size: int = 16
+    learning_rate: float = 0.0
+    examples: int = 4096
+    seed: int = 0
+    save_every: int = 0
+
+    def __post_init__(self) -> None:
+        if self.recipe not in RECIPES:
+            raise ValueError(f"recipe must be one of {', '.join(RECIPES)}; got {self.recipe!r}")
+        if self.examples < 0 or self.learning_rate < 0:
+            raise ValueError(
+                f"examples and learning_rate must be at least 0; got {self.examples} and "
+                f"{self.learning_rate}"
+            )
+        self.chosen.loop(self, self.batch_size)
+
+    @property
+    def chosen(self) -> Recipe:
+        """The recipe itself."""
+        return RECIPES[self.recipe]

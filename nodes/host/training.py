@@ -1,0 +1,213 @@
+"""Training an adapter inside the host; the training itself is dpt_core's."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management as management
+import folder_paths
+import numpy as np
+import torch
+from comfy.utils import ProgressBar
+from comfy_api.latest import io
+from einops import rearrange
+
+from ...dpt_core.fingerprints import fingerprint
+from ...dpt_core.training.adapter_run import AdapterRun, Observer, Trained
+from ...dpt_core.training.data.images import Picture, PictureSource
+from ...dpt_core.training.data.rows import CaptionedPictures
+from ...dpt_core.training.features import in_shards
+from ...dpt_core.training.loop import Interrupted
+from ...dpt_core.training.recipe import RunSettings
+from .backbones.registry import backbone_of
+from .encode import encode_prompt
+from .passes import Encode, HostPasses, HostTexts, with_passes
+from .progress import show
+from .read_once import encode_pictures
+
+DataIO = io.Custom("DPT_DATA")
+LossMapIO = io.Custom("LOSS_MAP")
+
+RUNS = "dpt"
+"""Folder of runs, in the host's output folder."""
+
+LATENTS_AT_ONCE = 8
+"""Pictures that the VAE encodes together, and that a file keeps."""
+
+PAUSE = 0.5
+"""Seconds between two lines on the node."""
+
+
+class OnNode(Observer):
+    """Shows a run on its node, and stops it where the user cancels.
+
+    Args:
+        node_id: of the node.
+    """
+
+    def __init__(self, node_id: str) -> None:
+        self._node_id, self._bar, self._shown = node_id, ProgressBar(1), 0.0
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        self._bar.update_absolute(done, total)
+        now = time.monotonic()
+        if done == total or now - self._shown > PAUSE:
+            self._shown = now
+            show(self._node_id, what)
+
+    def stopped(self) -> bool:
+        return management.processing_interrupted()
+
+    def drawn(self, picture: Any) -> None:
+        bar = self._bar
+        bar.update_absolute(bar.current, bar.total, ("JPEG", picture, max(picture.size)))
+
+
+class EncodedPictures:
+    """Latents in place of pictures, in half precision (a `PictureSource`).
+
+    Args:
+        pictures: the pictures.
+        latents: by name.
+    """
+
+    def __init__(self, pictures: PictureSource, latents: dict[str, torch.Tensor]) -> None:
+        self.folder, self.size = pictures.folder, pictures.size
+        self._pictures, self._latents = pictures, latents
+        self._sizes: dict[str, tuple[int, int]] = {}
+
+    def __call__(self, name: str, where: str, rng: random.Random | None = None) -> Picture:
+        if name not in self._sizes:
+            self._sizes[name] = self._pictures(name, where, rng)[1:]
+        return Picture(self._latents[name].float(), *self._sizes[name])
+
+    def bytes_of(self, name: str, where: str) -> int:
+        return self._pictures.bytes_of(name, where)
+
+
+def train_adapter(
+    model: Any,
+    clip: Any,
+    vae: Any,
+    data: CaptionedPictures,
+    settings: RunSettings,
+    run_name: str,
+    node_id: str,
+) -> Trained:
+    """Train an adapter on a model; a run of that name goes on.
+
+    Args:
+        model, clip, vae: the host's; unchanged.
+        data: captioned pictures.
+        settings: of the run.
+        run_name: its folder in `output/dpt`.
+        node_id: of the node that shows it.
+
+    Raises:
+        ValueError: something is not wired or does not fit; see also
+            :meth:`dpt_core.training.adapter_run.AdapterRun.finish`.
+    """
+    if model is None:
+        raise ValueError("model is missing: wire the MODEL that the adapter is to read")
+    encode = partial(encode_prompt, clip)
+    return train_on(model, encode, vae, data, settings, run_folder(run_name), OnNode(node_id))
+
+
+def train_on(
+    model: Any,
+    encode: Encode,
+    vae: Any,
+    data: CaptionedPictures,
+    settings: RunSettings,
+    folder: Path,
+    observer: Observer,
+) -> Trained:
+    """As :func:`train_adapter`, with any encoder of texts, into any folder."""
+    trained: list[Trained] = []
+    try:
+        with torch.inference_mode(False):
+            latents = encode_all(vae, data, folder / "latents", observer)
+        texts = HostTexts(encode, backbone_of(model.model))
+        encode_texts(texts, data.texts(), observer)
+        encoded = data.with_images(EncodedPictures(data.images, latents))
+        about = {"model": model_digest(model), "data": data.digest()}
+
+        def work(passes: HostPasses) -> None:
+            run = AdapterRun(passes, encoded, data.images, folder, settings, about, observer)
+            trained.append(run.finish())
+
+        with_passes(model, texts, next(iter(latents.values()))[None].float(), work)
+    except Interrupted:
+        management.throw_exception_if_processing_interrupted()
+        raise
+    return trained[0]
+
+
+def encode_all(
+    vae: Any, data: CaptionedPictures, folder: Path, observer: Observer
+) -> dict[str, torch.Tensor]:
+    """Latents of all pictures by name, `[C, h, w]` float16; kept in a folder named by the data."""
+    names = data.names()
+    listed, total = list(names), len(names)
+
+    def make(indices: range) -> dict[str, torch.Tensor]:
+        if observer.stopped():
+            raise Interrupted("stopped while encoding pictures")
+        some = [listed[index] for index in indices]
+        pictures = torch.stack([data.images(name, names[name], None).tensor for name in some])
+        with torch.inference_mode():
+            pixels = rearrange(pictures, "b c h w -> b h w c") / 2 + 0.5
+            return {"latents": encode_pictures(vae, pixels).half().cpu()}
+
+    def progress(done: int) -> None:
+        observer.progress(f"encoding pictures: {done} of {total}", done, total)
+
+    place = folder / data.digest()
+    shards = in_shards(place, total, LATENTS_AT_ONCE, make, progress)
+    return dict(zip(listed, torch.cat([shard["latents"] for shard in shards]), strict=True))
+
+
+def encode_texts(texts: HostTexts, wanted: Sequence[str], observer: Observer) -> None:
+    """Encode texts before the model is loaded: the text encoder needs its place."""
+    for done, text in enumerate(wanted, start=1):
+        if observer.stopped():
+            raise Interrupted("stopped while encoding texts")
+        texts.add(text)
+        observer.progress(f"encoding texts: {done} of {len(wanted)}", done, len(wanted))
+
+
+def model_digest(model: Any) -> str:
+    """What tells a model from others, with what is patched onto it."""
+    network = fingerprint(model.model.diffusion_model, first=64)
+    patched = sorted(map(str, model.patches))
+    return hashlib.sha256(f"{network}{patched}".encode()).hexdigest()[:16]
+
+
+def as_image(picture: Any) -> torch.Tensor:
+    """A PIL image as the host's IMAGE, `[1, H, W, 3]` in [0, 1]."""
+    return torch.from_numpy(np.array(picture.convert("RGB"))).float()[None] / 255
+
+
+def losses_of(rows: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
+    """Losses as the host's LOSS_MAP."""
+    return {"loss": [row.get("total", sum(row.values()) - row["step"]) for row in rows]}
+
+
+def run_folder(run_name: str) -> Path:
+    """Where a run lives.
+
+    Raises:
+        ValueError: the name is empty, or leads out of the folder of runs.
+    """
+    runs = Path(folder_paths.get_output_directory(), RUNS)
+    folder = Path(os.path.normpath(runs / run_name))
+    if runs not in folder.parents:
+        raise ValueError(f"run_name must name a folder in {runs}; got {run_name!r}")
+    return folder

@@ -1,0 +1,142 @@
+"""Captioned pictures to train an adapter on."""
+
+import os
+from typing import Any
+
+import folder_paths
+from comfy_api.latest import io
+
+from ..dpt_core.demo.scenes import demo_scenes
+from ..dpt_core.training.data.automatic import automatic_negatives
+from ..dpt_core.training.data.captioned import from_lists, read_folder
+from ..dpt_core.training.data.images import LARGEST
+from ..dpt_core.training.data.rows import NEGATIVES, CaptionedPictures, with_negatives
+from ..dpt_core.training.report import data_sheet
+from .ground_phrase import BoxesIO
+from .host.progress import show
+from .host.selection import split_images
+from .host.training import DataIO, as_image
+
+SCENES = 2000
+DEMO = f"demo scenes ({SCENES:,})"
+
+
+class TrainingData(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DPT_TrainingData",
+            display_name="DPT Training Data",
+            category="DPT/training",
+            description="Captioned pictures to train an adapter on, from a folder or from other "
+            "nodes, with captions that look right and are wrong (hard negatives).",
+            inputs=[
+                io.Combo.Input(
+                    "folder",
+                    options=[DEMO, *folder_paths.get_input_subfolders()],
+                    tooltip="A folder in input/: pictures with a .txt of the same name beside "
+                    "each, in subfolders such as 10_cats too; or captions.jsonl. The demo scenes "
+                    "are for DPT Demo Model. Not used where images are wired.",
+                ),
+                io.Combo.Input(
+                    "negatives",
+                    options=list(NEGATIVES),
+                    tooltip="Where hard negatives come from: auto makes them of English captions "
+                    "where the file names none; file takes only those of captions.jsonl.",
+                ),
+                io.Int.Input(
+                    "size",
+                    default=512,
+                    min=64,
+                    max=LARGEST,
+                    step=8,
+                    tooltip="Side of the squares that pictures become, in pixels: 512 for SD 1.5, "
+                    "1024 for SDXL; 512 is enough for most. Demo scenes have 128.",
+                ),
+                io.Image.Input("images", optional=True, tooltip="Pictures, in place of a folder."),
+                io.String.Input(
+                    "captions",
+                    optional=True,
+                    force_input=True,
+                    tooltip="A caption for each picture.",
+                ),
+                BoxesIO.Input(
+                    "boxes",
+                    optional=True,
+                    tooltip="Boxes of each picture, from a detector; their labels are the phrases.",
+                ),
+            ],
+            outputs=[
+                DataIO.Output(display_name="data", tooltip="For DPT Train Adapter."),
+                io.Image.Output(
+                    display_name="preview",
+                    tooltip="Some examples with captions, hard negatives and boxes.",
+                ),
+            ],
+            hidden=[io.Hidden.unique_id],
+            is_input_list=True,
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, folder: list, **inputs: Any) -> Any:
+        """Files of a folder may change while the node does not."""
+        if not folder or folder[0] == DEMO:
+            return ""
+        place = os.path.join(folder_paths.get_input_directory(), folder[0])
+        return max((os.path.getmtime(each[0]) for each in os.walk(place)), default="")
+
+    @classmethod
+    def execute(
+        cls,
+        folder: list,
+        negatives: list,
+        size: list,
+        images: list | None = None,
+        captions: list | None = None,
+        boxes: list | None = None,
+    ) -> io.NodeOutput:
+        data = read_data(folder[0], size[0], images, captions, boxes)
+        made = with_negatives(data, negatives[0], automatic_negatives)
+        phrases = sum(len(row.boxes) for row in data.grounding)
+        show(
+            cls.hidden.unique_id,
+            f"{len(data.names())} pictures, {made.captions} captions, {made.with_negative} with a "
+            f"hard negative, {phrases} boxes",
+        )
+        return io.NodeOutput(made.data, as_image(data_sheet(made.data)))
+
+
+def read_data(
+    folder: str, size: int, images: list | None, captions: list | None, boxes: list | None
+) -> CaptionedPictures:
+    """Data from what is wired, or else from a folder.
+
+    Raises:
+        ValueError: captions or boxes without images; or see the readers.
+    """
+    if images:
+        pictures = [each[0, ..., :3] for each in split_images(images)]
+        texts = [text for each in captions or [] for text in _listed(each)]
+        return from_lists(pictures, texts, None if boxes is None else boxes_of(boxes), size)
+    if captions or boxes:
+        raise ValueError("captions and boxes are wired, images are not: wire their pictures too")
+    if folder == DEMO:
+        return demo_scenes(SCENES)
+    return read_folder(os.path.join(folder_paths.get_input_directory(), folder), size)
+
+
+def boxes_of(values: list) -> list[list[dict]]:
+    """Boxes for each picture, of one detector's answer or of one for each picture."""
+    found: list[list[dict]] = []
+    for value in values:
+        if isinstance(value, dict):
+            found.append([value])
+        elif value and all(isinstance(each, list) for each in value):
+            found += boxes_of(value)
+        else:
+            found.append(list(value))
+    return found
+
+
+def _listed(value: Any) -> list:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
