@@ -25,7 +25,8 @@ from dpt_core.search import Search
 
 COMMANDS = [
     ("demo",), ("generate",), ("score",), ("convert",), ("evaluate", "shapes"),
-    ("evaluate", "sweep"), ("evaluate", "generation"), ("evaluate", "discrimination"),
+    ("evaluate", "sweep"), ("evaluate", "direction"), ("evaluate", "generation"),
+    ("evaluate", "discrimination"),
     ("train", "probing"), ("train", "tuning"), ("train", "demo"),
 ]  # fmt: skip
 CORRECTING = [("demo",), ("generate",), ("evaluate", "shapes"), ("evaluate", "sweep"),

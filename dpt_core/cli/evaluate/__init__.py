@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from cyclopts import App
 
+from .direction import direction
 from .discrimination import discrimination
 from .generation import generation
 from .shapes import shapes
 from .sweep import sweep
 
 app = App("evaluate", help="Measure what the method is worth.")
-for command in (shapes, sweep, generation, discrimination):
+for command in (shapes, sweep, direction, generation, discrimination):
     app.command(command)
