@@ -77,7 +77,9 @@ def test_corrected_sampling(server):
     (report,) = outcome.outputs["report"]["images"]
     assert Image.open(server.output(report)).size == (768, 512)
     *steps, last = [text for text in outcome.texts if "step" in text]
-    assert re.search(r"done: -?\d\.\d\d → -?\d\.\d\d, corrected 4 of 4 steps$", last)
+    bars = "[▁▂▃▄▅▆▇█]"
+    assert re.search(rf"done: -?\d\.\d\d → -?\d\.\d\d, corrected 4 of 4 steps {bars}{{4}}$", last)
+    assert re.search(rf"step 4 of 4: score -?\d\.\d\d [↑→↓] {bars}{{4}}$", steps[-1])
     assert [re.search(r"step \d of \d", text)[0] for text in steps] == [
         f"step {step} of 4" for step in range(1, 5)
     ]
