@@ -88,6 +88,17 @@ def test_corrected_sampling(server):
     assert latent.equal(latent_of(server, again))
 
 
+def test_a_subgraph_shows_what_goes_on_inside(server):
+    """The front end calls node 3 of subgraph 5 `5:3`; who looks at 5 sees the curve, too."""
+    nodes = prompt()
+    nodes["5:3"] = nodes.pop("sampler")
+    nodes["latent"]["inputs"]["samples"] = ["5:3", 0]
+    del nodes["report"]
+    texts = [text for text in server.run(nodes).texts if "done" in text]
+    assert [text.split("done")[0] for text in texts] == ["5:3", "5"]
+    assert texts[0].removeprefix("5:3") == texts[1].removeprefix("5")
+
+
 def plain(**changes) -> dict:
     nodes = prompt(adapter=None)
     inputs = {

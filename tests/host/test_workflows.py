@@ -191,6 +191,43 @@ def test_twin(path, server):
     assert twin == api_format(load(path), server)
 
 
+BLUEPRINTS = sorted((ROOT / "subgraphs").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", BLUEPRINTS, ids=lambda path: path.stem)
+def test_blueprint(path, server):
+    """The host offers it among its subgraphs; it runs as soon as its sockets are wired."""
+    served = server.get("global_subgraphs").values()
+    (ours,) = (each for each in served if each["name"] == path.stem)
+    assert ours["info"]["node_pack"] == "custom_nodes.dpt-t2i"
+    workflow = load(path)
+    (instance,) = workflow["nodes"]
+    (graph,) = subgraphs(workflow).values()
+    outside = {"model": ["m", 0], "clip": ["m", 1], "vae": ["m", 2],
+               "adapter": ["adapter", 0], "latent_image": ["latent", 0]}  # fmt: skip
+    typed = [each["name"] for each in instance["inputs"] if "widget" in each]
+    given = outside | dict(zip(typed, instance["widgets_values"], strict=True))
+    prompt, sources = {}, inner_sources(graph, given, "")
+    for node in graph["nodes"]:
+        wired = {each["name"]: sources[each["link"]] for each in node["inputs"] if each["link"]}
+        inputs = typed_inputs(node, server) | wired
+        prompt[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
+    prompt |= {
+        "m": {"class_type": "Tiny_Model", "inputs": {"family": "sd15"}},
+        "adapter": {"class_type": "DPT_LoadAdapter", "inputs": {"adapter_name": "tiny.safetensors"}},
+        "latent": {"class_type": "EmptyLatentImage",
+                   "inputs": {"width": 128, "height": 128, "batch_size": 1}},
+    }  # fmt: skip
+    (decoded,) = (key for key, node in prompt.items() if node["class_type"] == "VAEDecode")
+    prompt["show"] = {"class_type": "PreviewImage", "inputs": {"images": [decoded, 0]}}
+    for node in prompt.values():
+        if "steps" in node["inputs"]:
+            node["inputs"]["steps"] = 2
+    outcome = server.run(prompt)
+    assert outcome.error is None, outcome.error
+    assert outcome.outputs["show"]["images"]
+
+
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     """Where the demo model's weights are: the pack, or a folder of random ones."""
