@@ -29,6 +29,23 @@ def score_curves(scores: Mapping[int, Sequence[float]], width: int = 768, height
     return _pixels(canvas)
 
 
+BARS = "▁▂▃▄▅▆▇█"
+
+
+def sparkline(values: Sequence[float], least: float = 0.2) -> str:
+    """A curve as a line of text, a bar for each value.
+
+    Args:
+        values: finite numbers, in order; may be empty.
+        least: what the bars span at least, so that small changes look small.
+    """
+    if not values:
+        return ""
+    low, high = min(values), max(values)
+    low, span = min(low, (low + high - least) / 2), max(high - low, least)
+    return "".join(BARS[round((value - low) / span * (len(BARS) - 1))] for value in values)
+
+
 def search_curves(
     scores: Mapping[int, Sequence[float]],
     dropped: Sequence[int],

@@ -1,10 +1,15 @@
 """Encode a prompt with the text vector that alignment is measured against."""
 
+import logging
+
 from comfy_api.latest import io
 
 from .host.aliases import search_aliases
+from .host.demo import outside_its_world
 from .host.encode import encode_prompt, unread_part
 from .host.progress import show
+
+logger = logging.getLogger(__name__)
 
 
 class TextEncode(io.ComfyNode):
@@ -39,6 +44,7 @@ class TextEncode(io.ComfyNode):
     @classmethod
     def execute(cls, clip: object, text: str) -> io.NodeOutput:
         conditioning = encode_prompt(clip, text)
-        if said := unread_part(conditioning):
+        if said := unread_part(conditioning) or outside_its_world(clip, text):
+            logger.warning("DPT: %s", said)
             show(cls.hidden.unique_id, said)
         return io.NodeOutput(conditioning)

@@ -1,9 +1,9 @@
 """Make the thumbnails of workflows that need no download from what they draw.
 
-    .venv/bin/python tests/thumbnails.py ["DPT demo" …]
+    .venv/bin/python tests/thumbnails.py ["DPT demo - no download" …]
 
-Square, with the pictures of each node that shows some, under its title. Thumbnails of workflows
-that need a real model are pictures of the graph, from `tests/browser`.
+Square: what DPT Compare shows, else the pictures of each node that shows some, under its title.
+Thumbnails of workflows that need a real model are pictures of the graph, from `tests/browser`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ GAP = 10
 TITLE = 26
 BACKGROUND, INK = (32, 32, 36), (235, 235, 235)
 RESAMPLING = Image.Resampling.LANCZOS
-SHOWS = ("SaveImage", "PreviewImage")
+SHOWS = ("SaveImage", "PreviewImage", "DPT_Compare")
 
 
 Line = list[tuple[str, Image.Image]]
@@ -44,7 +44,7 @@ def compose(lines: list[Line]) -> Image.Image:
     """Lines of pictures, from the top, in a square."""
     square = Image.new("RGB", (SIZE, SIZE), BACKGROUND)
     draw, font = ImageDraw.Draw(square), ImageFont.load_default(18)
-    heights = [height_of(line) for line in lines]
+    heights = [height_of(line, SIZE / min(2, len(lines))) for line in lines]
     titles = [TITLE if any(title for title, _ in line) else 0 for line in lines]
     free = SIZE - sum(titles) - (len(lines) + 1) * GAP
     scale = min(1.0, free / sum(heights))
@@ -61,10 +61,10 @@ def compose(lines: list[Line]) -> Image.Image:
     return square
 
 
-def height_of(line: Line) -> int:
-    """Pixels of a line that fills the width; half of the square at most."""
+def height_of(line: Line, most: float) -> int:
+    """Pixels of a line that fills the width."""
     ratio = sum(picture.width / picture.height for _, picture in line)
-    return int(min(SIZE / 2, (SIZE - (len(line) + 1) * GAP) / ratio))
+    return int(min(most, (SIZE - (len(line) + 1) * GAP) / ratio))
 
 
 def needs_no_download(prompt: dict) -> bool:
@@ -87,10 +87,14 @@ def main(names: list[str]) -> None:
                 outcome = server.run(prompts[name])
                 if outcome.error:
                     raise RuntimeError(f"{name}: {outcome.error}")
+                shown = {node["class_type"]: number for number, node in prompts[name].items()}
+                nodes = prompts[name].items()
+                if whole := shown.get("DPT_Compare"):
+                    nodes = [(whole, {**prompts[name][whole], "_meta": {"title": ""}})]
                 shown = [
                     (node["_meta"]["title"], [Image.open(server.output(item)).convert("RGB")
                                               for item in outcome.outputs[number]["images"]])
-                    for number, node in prompts[name].items()
+                    for number, node in nodes
                     if node["class_type"] in SHOWS
                 ]  # fmt: skip
                 compose(lines_of(shown)).save(ROOT / "workflows" / f"{name}.jpg", quality=88)

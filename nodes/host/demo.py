@@ -57,6 +57,19 @@ def load_demo(folder: str | Path = sizes.FOLDER) -> DemoModels:
     )
 
 
+def outside_its_world(clip: Any, text: str) -> str:
+    """What to say of a prompt that the demo model cannot draw; "" for others and other models."""
+    if not isinstance(getattr(getattr(clip, "tokenizer", None), "clip_l", None), Tokens):
+        return ""
+    from ...dpt_core.shapes.caption import parse
+
+    try:
+        parse(text)
+    except ValueError as error:
+        return f"{error}. What the demo draws instead, and its score, mean little"
+    return ""
+
+
 class DemoConfig(comfy.supported_models.SD15):
     """SD 1.x with velocity prediction."""
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from server import PromptServer
 
 from ...dpt_core.corrector import Corrector
+from ...dpt_core.plots import sparkline
 
 
 class ShowScores:
-    """A listener that writes step and score onto a node, and in the end what was done.
+    """A listener that writes the mean score and its curve onto a node, in the end what was done.
 
     Args:
         node_id: of the node.
@@ -24,8 +27,15 @@ class ShowScores:
 
     def __call__(self, step: int, steps: int, scores: torch.Tensor) -> None:
         self.scores.setdefault(step, scores.tolist())
-        values = " ".join(f"{score:.3f}" for score in scores.tolist())
-        show(self._node_id, f"step {step + 1} of {steps}, score {values}")
+        means = self._means()
+        text = f"step {step + 1} of {steps}: score {means[-1]:.2f}" if means else "score unknown"
+        if len(means) > 1:
+            text += f" {direction(means[-2], means[-1])} {sparkline(means)}"
+        show(self._node_id, text, outside=True)
+
+    def _means(self) -> list[float]:
+        means = [sum(scores) / len(scores) for scores in self.scores.values()]
+        return [mean for mean in means if math.isfinite(mean)]
 
     def finished(self, run: Corrector) -> None:
         if not run.corrected:
@@ -36,11 +46,28 @@ class ShowScores:
         else:
             first, last = run.scores[0].mean(), run.scores[-1].mean()
             done = f"corrected {len(run.corrected)} of {run.steps} steps"
-            text = f"done: {first:.2f} → {last:.2f}, {done}"
-        show(self._node_id, text)
+            text = f"done: {first:.2f} → {last:.2f}, {done} {sparkline(self._means())}".rstrip()
+        show(self._node_id, text, outside=True)
 
 
-def show(node_id: str, text: str) -> None:
-    """Write a line onto a node; nothing happens where no server runs."""
-    if (server := getattr(PromptServer, "instance", None)) is not None:
-        server.send_progress_text(text, node_id)
+def direction(before: float, now: float, same: float = 0.005) -> str:
+    """An arrow: up, down, or level where the two read the same."""
+    if abs(now - before) < same:
+        return "→"
+    return "↑" if now > before else "↓"
+
+
+def show(node_id: str, text: str, outside: bool = False) -> None:
+    """Write a line onto a node; nothing happens where no server runs.
+
+    Args:
+        node_id: of the node; in a subgraph `5:3`, node 3 inside node 5.
+        text: the line.
+        outside: also write it onto the subgraphs around the node, for who has not opened them.
+    """
+    if (server := getattr(PromptServer, "instance", None)) is None:
+        return
+    server.send_progress_text(text, node_id)
+    around = str(node_id).split(":")[:-1] if outside else []
+    for depth in range(len(around)):
+        server.send_progress_text(text, ":".join(around[: depth + 1]))

@@ -332,6 +332,5 @@ class Round:
         """Keep scores `[B]` of the candidate that is drawn, NaN for pictures without."""
         which = (~scores.isnan()).nonzero()[:, 0]
         self.pool.note(step, scores[which], which, self._now)
-        values = " ".join(f"{score:.3f}" for score in scores[which].tolist())
         seed = self.candidates[self._now].seed
-        self._tell(f"seed {seed}: step {step + 1} of {steps}, score {values}")
+        self._tell(f"seed {seed}: step {step + 1} of {steps}, score {scores[which].mean():.2f}")

@@ -29,7 +29,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A running ComfyUI that lists every model our workflows name; the files are empty."""
     server = Server(tmp_path_factory.mktemp("comfyui"))
     for path in (ROOT / "workflows").glob("*.json"):
-        for node in json.loads(path.read_text())["nodes"]:
+        workflow = json.loads(path.read_text())
+        inside = workflow.get("definitions", {}).get("subgraphs", ())
+        for node in [node for part in (workflow, *inside) for node in part["nodes"]]:
             for model in node["properties"].get("models", ()):
                 (server.base / "models" / model["directory"] / model["name"]).touch()
             if node["type"] == "DPT_LoadAdapter":

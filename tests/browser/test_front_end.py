@@ -23,7 +23,7 @@ expect.set_options(timeout=120_000)  # a busy machine is no failure
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 DOCS = ROOT / "nodes" / "web" / "docs"
 NODES = sorted(page.stem for page in DOCS.glob("*.md"))
-SHOWS = ("SaveImage", "PreviewImage")
+SHOWS = ("SaveImage", "PreviewImage", "DPT_Compare")
 DROP = """async (canvas, [name, type, content]) => {
     const bytes = Uint8Array.from(atob(content), (character) => character.charCodeAt(0))
     const dataTransfer = new DataTransfer()
@@ -44,7 +44,7 @@ ADD = """(type) => {
 SHOWN = """(types) => app.graph._nodes.filter((node) => types.includes(node.type)).every(
     (node) => node.imgs?.length && node.imgs.every((picture) => picture.naturalWidth))"""
 BROKEN = """() => app.graph._nodes.filter(
-    (node) => node.has_errors || !(node.type in LiteGraph.registered_node_types))
+    (node) => node.has_errors || !(node.subgraph || node.type in LiteGraph.registered_node_types))
     .map((node) => node.type)"""
 DONE = """() => fetch("/api/queue").then((answer) => answer.json())
     .then((queue) => !queue.queue_running.length && !queue.queue_pending.length)"""
@@ -109,7 +109,7 @@ def test_file_on_the_canvas(page, path):
 
 def test_absent_model_and_node_are_told(page):
     """What assert_open relies on."""
-    workflow = json.loads((ROOT / "workflows" / "DPT alignment score.json").read_text())
+    workflow = json.loads((ROOT / "workflows" / "DPT in SamplerCustomAdvanced.json").read_text())
     text = json.dumps(workflow).replace("v2-1_512-ema-pruned", "absent")
     drop(page, "absent.json", "application/json", text.replace("DPT_Load", "DPT_Absent").encode())
     expect(page.get_by_test_id("error-overlay")).to_contain_text("2 errors")
@@ -130,7 +130,13 @@ def stand_in(prompt: dict, demo) -> dict:
         size = {"width": 64, "height": 64, "batch_size": 1, "color": 0}
         shown = {key: node for key, node in prompt.items() if node["class_type"] in SHOWS}
         for node in shown.values():
-            node["inputs"]["images"] = ["blank", 0]
+            wired = [name for name, value in node["inputs"].items() if isinstance(value, list)]
+            for name in wired:
+                del node["inputs"][name]
+            images = "images_1" if node["class_type"] == "DPT_Compare" else "images"
+            node["inputs"] |= {images: ["blank", 0]}
+            if "labels" in node["inputs"]:
+                node["inputs"]["title"] = ""
         return {**shown, "blank": {"class_type": "EmptyImage", "inputs": size}}
     for node in prompt.values():
         if node["class_type"] == "DPT_DemoModel" and demo != FOLDER:

@@ -27,7 +27,7 @@ from dpt_pack.nodes import demo_model
 from dpt_pack.nodes.alignment_score import AlignmentScore
 from dpt_pack.nodes.apply_lora import ApplyLoRA
 from dpt_pack.nodes.ground_phrase import GroundPhrase
-from dpt_pack.nodes.host.demo import load_demo
+from dpt_pack.nodes.host.demo import load_demo, outside_its_world
 from dpt_pack.nodes.host.encode import encode_prompt
 from dpt_pack.nodes.ksampler import KSampler
 from dpt_pack.nodes.text_encode import TextEncode
@@ -67,6 +67,17 @@ def pipeline(folder):
 
 def texts(clip, positive: str = PROMPT) -> dict[str, list]:
     return {"positive": encode_prompt(clip, positive), "negative": encode_prompt(clip, "")}
+
+
+def test_prompts_outside_its_world_are_told(host, caplog):
+    """In the words of the command line, on the node and in the log; other models are left alone."""
+    Node = type("Node", (TextEncode,), {"hidden": SimpleNamespace(unique_id="1")})
+    Node.execute(host.clip, PROMPT)
+    assert not caplog.records
+    Node.execute(host.clip, "a photo of a cat")
+    assert "the shapes world cannot draw 'a photo of a cat'" in caplog.text
+    other = SimpleNamespace(tokenizer=SimpleNamespace(clip_l=object()))
+    assert outside_its_world(other, "a photo of a cat") == ""
 
 
 def empty_latent(batch: int = 1) -> dict:

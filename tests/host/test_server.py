@@ -77,13 +77,26 @@ def test_corrected_sampling(server):
     (report,) = outcome.outputs["report"]["images"]
     assert Image.open(server.output(report)).size == (768, 512)
     *steps, last = [text for text in outcome.texts if "step" in text]
-    assert re.search(r"done: -?\d\.\d\d → -?\d\.\d\d, corrected 4 of 4 steps$", last)
+    bars = "[▁▂▃▄▅▆▇█]"
+    assert re.search(rf"done: -?\d\.\d\d → -?\d\.\d\d, corrected 4 of 4 steps {bars}{{4}}$", last)
+    assert re.search(rf"step 4 of 4: score -?\d\.\d\d [↑→↓] {bars}{{4}}$", steps[-1])
     assert [re.search(r"step \d of \d", text)[0] for text in steps] == [
         f"step {step} of 4" for step in range(1, 5)
     ]
     assert outcome.previews
     again = server.run(prompt())
     assert latent.equal(latent_of(server, again))
+
+
+def test_a_subgraph_shows_what_goes_on_inside(server):
+    """The front end calls node 3 of subgraph 5 `5:3`; who looks at 5 sees the curve, too."""
+    nodes = prompt()
+    nodes["5:3"] = nodes.pop("sampler")
+    nodes["latent"]["inputs"]["samples"] = ["5:3", 0]
+    del nodes["report"]
+    texts = [text for text in server.run(nodes).texts if "done" in text]
+    assert [text.split("done")[0] for text in texts] == ["5:3", "5"]
+    assert texts[0].removeprefix("5:3") == texts[1].removeprefix("5")
 
 
 def plain(**changes) -> dict:

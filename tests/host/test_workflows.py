@@ -10,7 +10,7 @@ from comfy_copy import ROOT
 from demo_files import demo_folder
 from PIL import Image
 
-from dpt_core.correction import PRESETS, Correction
+from dpt_core.correction import CUSTOM, PRESETS, Correction
 from dpt_core.demo.model import FOLDER
 
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
@@ -22,6 +22,10 @@ FOLDERS = {
     "DPT_LoadAdapter": "dpt",
 }
 """Where the front end says that a missing file belongs."""
+INSIDE, OUTSIDE = -10, -20
+"""What a subgraph's links call its inputs and its outputs."""
+TITLE = 30
+"""Pixels of a node above its position."""
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 
 
@@ -33,13 +37,28 @@ def test_there_are_workflows():
     assert WORKFLOWS
 
 
+def subgraphs(workflow: dict) -> dict[str, dict]:
+    """A workflow's subgraphs by id."""
+    return {each["id"]: each for each in workflow.get("definitions", {}).get("subgraphs", ())}
+
+
+def all_nodes(workflow: dict) -> list[dict]:
+    """Nodes of a workflow and of its subgraphs, without the subgraphs' own instances."""
+    inside = subgraphs(workflow)
+    nodes = [node for part in (workflow, *inside.values()) for node in part["nodes"]]
+    return [node for node in nodes if node["type"] not in inside]
+
+
 @pytest.mark.parametrize("path", GRAPHS, ids=lambda path: path.stem)
 def test_complete(path):
     workflow = load(path)
     assert workflow["version"] == 0.4
     width, height = Image.open(path.with_suffix(".jpg")).size
     assert width >= 400 and height >= 300
-    for node in workflow["nodes"]:
+    assert len({node["id"] for node in all_nodes(workflow)}) == len(all_nodes(workflow)), (
+        "the front end gives nodes of a subgraph other ids where they are taken"
+    )
+    for node in all_nodes(workflow):
         assert node["properties"]["ver"]
         ours = node["type"].startswith("DPT_")
         assert node["properties"]["cnr_id"] == ("dpt-t2i" if ours else "comfy-core")
@@ -54,14 +73,48 @@ def test_complete(path):
     assert all({source, target} <= ids for _, source, _, target, _, _ in workflow["links"])
 
 
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_readable_when_opened(path):
+    """Few nodes, under 1500 wide, nothing over anything else, a titled note first."""
+    nodes = load(path)["nodes"]
+    assert len(nodes) <= 15
+    first, *_ = nodes
+    assert first["type"] == "MarkdownNote" and first["title"] == "Start here"
+    assert first["pos"] == [0, 0]
+    boxes = [
+        (x, y - TITLE, x + width, y + height)
+        for (x, y), (width, height) in ((node["pos"], node["size"]) for node in nodes)
+    ]
+    right, bottom = (max(box[edge] for box in boxes) for edge in (2, 3))
+    assert right <= 1500 and bottom <= 830
+    for index, (left, top, right, bottom) in enumerate(boxes):
+        for other in boxes[index + 1 :]:
+            apart = right < other[0] or other[2] < left or bottom < other[1] or other[3] < top
+            assert apart, (nodes[index]["type"], other)
+
+
+def test_names_promise_what_is_needed():
+    for path in WORKFLOWS:
+        demo = any(node["type"] == "DPT_DemoModel" for node in all_nodes(load(path)))
+        assert path.stem.endswith(" - no download") == demo
+
+
 @pytest.mark.parametrize("path", GRAPHS, ids=lambda path: path.stem)
 def test_widgets_show_what_runs(path):
     """The settings beside a preset are that preset's, though only the preset counts."""
-    for node in load(path)["nodes"]:
-        if node["type"] in ("DPT_KSampler", "DPT_SelfCorrection"):
-            preset, *settings = node["widgets_values"][-1 - len(SETTINGS) :]
-            assert preset == next(iter(PRESETS)), "the first is the one we recommend"
-            assert settings == [getattr(PRESETS[preset], name) for name in SETTINGS]
+    for node in all_nodes(load(path)):
+        if node["type"] in ("DPT_KSampler", "DPT_SelfCorrection", "DPT_SearchKSampler"):
+            values = node["widgets_values"]
+            place = next(n for n, value in enumerate(values) if value in (*PRESETS, CUSTOM))
+            preset, *settings = values[place : place + 1 + len(SETTINGS)]
+            recommended = next(iter(PRESETS))
+            assert preset in (recommended, CUSTOM)
+            told = dict(zip(SETTINGS, settings, strict=True))
+            wanted = {name: getattr(PRESETS[recommended], name) for name in SETTINGS}
+            if preset == CUSTOM:  # a strip of strengths
+                assert told.keys() == wanted.keys() and node["title"].startswith("Strength")
+                del told["strength"], wanted["strength"]
+            assert told == wanted
 
 
 def test_no_withdrawn_address():
@@ -76,24 +129,58 @@ def test_no_withdrawn_address():
 
 
 def api_format(workflow: dict, server) -> dict:
-    """What the front end would queue for a workflow."""
-    links = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
-    prompt = {}
-    for node in workflow["nodes"]:
-        if node["type"] == "MarkdownNote":
-            continue
-        schema = server.get(f"object_info/{node['type']}")[node["type"]]["input"]
-        values, inputs = iter(node["widgets_values"]), {}
-        linked = {entry["name"]: links[entry["link"]] for entry in node["inputs"] if entry["link"]}
-        for name, spec in {**schema["required"], **schema.get("optional", {})}.items():
-            options = spec[1] if len(spec) > 1 else {}
-            if (isinstance(spec[0], list) or spec[0] in WIDGETS) and not options.get("forceInput"):
-                inputs[name] = next(values)
-                if options.get("control_after_generate") or options.get("image_upload"):
-                    next(values)
-        assert not list(values), f"{node['type']} has widget values left over"
-        prompt[str(node["id"])] = {"class_type": node["type"], "inputs": inputs | linked}
+    """What the front end would queue for a workflow; nodes of a subgraph 5 are called `5:3`."""
+    inside, prompt = subgraphs(workflow), {}
+
+    def add(nodes: list[dict], sources: dict, before: str) -> None:
+        for node in nodes:
+            name = f"{before}{node['id']}"
+            wired = {each["name"]: sources[each["link"]] for each in node["inputs"] if each["link"]}
+            if node["type"] in inside:
+                graph = inside[node["type"]]
+                typed = [each["name"] for each in node["inputs"] if "widget" in each]
+                given = wired | dict(zip(typed, node["widgets_values"], strict=True))
+                add(graph["nodes"], inner_sources(graph, given, f"{name}:"), f"{name}:")
+            elif node["type"] != "MarkdownNote":
+                inputs = typed_inputs(node, server) | wired
+                prompt[name] = {"class_type": node["type"], "inputs": inputs}
+
+    sources = {}
+    for link, node, slot, *_ in workflow["links"]:
+        name = str(node)
+        if graph := inside.get(next(each["type"] for each in workflow["nodes"]
+                                    if each["id"] == node)):  # fmt: skip
+            (end,) = (each for each in graph["links"]
+                      if each["target_id"] == OUTSIDE and each["target_slot"] == slot)  # fmt: skip
+            name, slot = f"{node}:{end['origin_id']}", end["origin_slot"]
+        sources[link] = [name, slot]
+    add(workflow["nodes"], sources, "")
     return prompt
+
+
+def inner_sources(graph: dict, given: dict, before: str) -> dict:
+    """Where the links of a subgraph come from: its own nodes, or what is given to it."""
+    names = [each["name"] for each in graph["inputs"]]
+    return {
+        link["id"]: given[names[link["origin_slot"]]]
+        if link["origin_id"] == INSIDE
+        else [f"{before}{link['origin_id']}", link["origin_slot"]]
+        for link in graph["links"]
+    }
+
+
+def typed_inputs(node: dict, server) -> dict:
+    """What is typed into a node's widgets."""
+    schema = server.get(f"object_info/{node['type']}")[node["type"]]["input"]
+    values, inputs = iter(node["widgets_values"]), {}
+    for name, spec in {**schema["required"], **schema.get("optional", {})}.items():
+        options = spec[1] if len(spec) > 1 else {}
+        if (isinstance(spec[0], list) or spec[0] in WIDGETS) and not options.get("forceInput"):
+            inputs[name] = next(values)
+            if options.get("control_after_generate") or options.get("image_upload"):
+                next(values)
+    assert not list(values), f"{node['type']} has widget values left over"
+    return inputs
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
@@ -102,6 +189,43 @@ def test_twin(path, server):
     for node in twin.values():
         assert node.pop("_meta")["title"]
     assert twin == api_format(load(path), server)
+
+
+BLUEPRINTS = sorted((ROOT / "subgraphs").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", BLUEPRINTS, ids=lambda path: path.stem)
+def test_blueprint(path, server):
+    """The host offers it among its subgraphs; it runs as soon as its sockets are wired."""
+    served = server.get("global_subgraphs").values()
+    (ours,) = (each for each in served if each["name"] == path.stem)
+    assert ours["info"]["node_pack"] == "custom_nodes.dpt-t2i"
+    workflow = load(path)
+    (instance,) = workflow["nodes"]
+    (graph,) = subgraphs(workflow).values()
+    outside = {"model": ["m", 0], "clip": ["m", 1], "vae": ["m", 2],
+               "adapter": ["adapter", 0], "latent_image": ["latent", 0]}  # fmt: skip
+    typed = [each["name"] for each in instance["inputs"] if "widget" in each]
+    given = outside | dict(zip(typed, instance["widgets_values"], strict=True))
+    prompt, sources = {}, inner_sources(graph, given, "")
+    for node in graph["nodes"]:
+        wired = {each["name"]: sources[each["link"]] for each in node["inputs"] if each["link"]}
+        inputs = typed_inputs(node, server) | wired
+        prompt[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
+    prompt |= {
+        "m": {"class_type": "Tiny_Model", "inputs": {"family": "sd15"}},
+        "adapter": {"class_type": "DPT_LoadAdapter", "inputs": {"adapter_name": "tiny.safetensors"}},
+        "latent": {"class_type": "EmptyLatentImage",
+                   "inputs": {"width": 128, "height": 128, "batch_size": 1}},
+    }  # fmt: skip
+    (decoded,) = (key for key, node in prompt.items() if node["class_type"] == "VAEDecode")
+    prompt["show"] = {"class_type": "PreviewImage", "inputs": {"images": [decoded, 0]}}
+    for node in prompt.values():
+        if "steps" in node["inputs"]:
+            node["inputs"]["steps"] = 2
+    outcome = server.run(prompt)
+    assert outcome.error is None, outcome.error
+    assert outcome.outputs["show"]["images"]
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +252,7 @@ def test_runs(path, server, demo):
     outcome = server.run(prompt)
     assert outcome.error is None, outcome.error
     for number, node in prompt.items():
-        if node["class_type"] in ("SaveImage", "PreviewImage"):
+        if node["class_type"] in ("SaveImage", "PreviewImage", "DPT_Compare"):
             pictures = outcome.outputs[number]["images"]
             assert pictures
             for item in pictures:
