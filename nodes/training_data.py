@@ -42,8 +42,8 @@ class TrainingData(io.ComfyNode):
                     "negatives",
                     options=list(NEGATIVES),
                     tooltip="Where hard negatives come from: auto makes them of English captions "
-                    "where the file names none; file takes only those of captions.jsonl; none takes "
-                    "other pictures' captions.",
+                    "where the file names none; file takes only those of captions.jsonl; none "
+                    "takes other pictures' captions.",
                 ),
                 io.Int.Input(
                     "size",
