@@ -26,6 +26,7 @@ NODES = {
     "training_data": "TrainingData",
     "train_adapter": "TrainAdapter",
     "save_adapter": "SaveAdapter",
+    "tune_lora": "TuneLoRA",
 }
 """Class by file, in the order of the node list."""
 

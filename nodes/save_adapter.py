@@ -16,7 +16,7 @@ class SaveAdapter(io.ComfyNode):
         return io.Schema(
             node_id="DPT_SaveAdapter",
             display_name="Save DPT Adapter",
-            category="DPT/training",
+            category="DPT",
             description="Saves an adapter, with its LoRA if it has one, as a .safetensors file in "
             "models/dpt, where Load DPT Adapter finds it. Files are numbered: none is overwritten.",
             inputs=[

@@ -18,7 +18,7 @@ class TrainAdapter(io.ComfyNode):
         return io.Schema(
             node_id="DPT_TrainAdapter",
             display_name="DPT Train Adapter",
-            category="DPT/training",
+            category="DPT",
             is_experimental=True,
             description="Trains an adapter on the wired model, which stays as it is. Cancel at any "
             "time: run again, and it goes on where it stopped.",
@@ -75,6 +75,7 @@ class TrainAdapter(io.ComfyNode):
                     default=DEFAULTS.seed,
                     min=0,
                     max=MOST - 1,
+                    control_after_generate=False,  # another seed is another run
                     tooltip="Of everything random.",
                 ),
                 io.String.Input(

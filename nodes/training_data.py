@@ -17,8 +17,8 @@ from .host.progress import show
 from .host.selection import split_images
 from .host.training import DataIO, as_image
 
-SCENES = 2000
-DEMO = f"demo scenes ({SCENES:,})"
+SCENES = {f"demo scenes ({count:,})": count for count in (2000, 200)}
+"""Choices that need no folder."""
 
 
 class TrainingData(io.ComfyNode):
@@ -27,13 +27,13 @@ class TrainingData(io.ComfyNode):
         return io.Schema(
             node_id="DPT_TrainingData",
             display_name="DPT Training Data",
-            category="DPT/training",
+            category="DPT",
             description="Captioned pictures to train an adapter on, from a folder or from other "
             "nodes, with captions that look right and are wrong (hard negatives).",
             inputs=[
                 io.Combo.Input(
                     "folder",
-                    options=[DEMO, *folder_paths.get_input_subfolders()],
+                    options=[*SCENES, *folder_paths.get_input_subfolders()],
                     tooltip="A folder in input/: pictures with a .txt of the same name beside "
                     "each, in subfolders such as 10_cats too; or captions.jsonl. The demo scenes "
                     "are for DPT Demo Model. Not used where images are wired.",
@@ -42,7 +42,8 @@ class TrainingData(io.ComfyNode):
                     "negatives",
                     options=list(NEGATIVES),
                     tooltip="Where hard negatives come from: auto makes them of English captions "
-                    "where the file names none; file takes only those of captions.jsonl.",
+                    "where the file names none; file takes only those of captions.jsonl; none "
+                    "takes other pictures' captions.",
                 ),
                 io.Int.Input(
                     "size",
@@ -80,7 +81,7 @@ class TrainingData(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, folder: list, **inputs: Any) -> Any:
         """Files of a folder may change while the node does not."""
-        if not folder or folder[0] == DEMO:
+        if not folder or folder[0] in SCENES:
             return ""
         place = os.path.join(folder_paths.get_input_directory(), folder[0])
         return max((os.path.getmtime(each[0]) for each in os.walk(place)), default="")
@@ -120,8 +121,8 @@ def read_data(
         return from_lists(pictures, texts, None if boxes is None else boxes_of(boxes), size)
     if captions or boxes:
         raise ValueError("captions and boxes are wired, images are not: wire their pictures too")
-    if folder == DEMO:
-        return demo_scenes(SCENES)
+    if folder in SCENES:
+        return demo_scenes(SCENES[folder])
     return read_folder(os.path.join(folder_paths.get_input_directory(), folder), size)
 
 

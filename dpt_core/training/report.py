@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,6 +13,9 @@ from ..plots import draw_losses
 from .data.images import PictureSource
 from .data.rows import CaptionedPictures
 from .held_out import Found
+
+if TYPE_CHECKING:
+    from .tuning_run import Tuned
 
 COLUMNS = 4
 LINES = {"itm": "right text above wrong", "itm_images": "right picture above wrong", "auc": "AUC"}
@@ -80,6 +83,30 @@ def data_sheet(data: CaptionedPictures, count: int = 8) -> Any:
                 sides = width / picture.width, height / picture.height
                 _rectangle(axes, corner, sides, f"C{number}")
                 axes.text(*corner, each.caption, fontsize=6, color=f"C{number}", va="bottom")
+    return _picture(canvas)
+
+
+def tuning_sheet(found: Tuned, pictures: Sequence[torch.Tensor]) -> Any:
+    """Losses of a LoRA's tuning, and prompts drawn without it and with it.
+
+    Args:
+        found: the run.
+        pictures: `[P, H, W, 3]` in [0, 1] without the LoRA, and with it, of the first prompts.
+
+    Returns:
+        A PIL image.
+    """
+    count = len(pictures[0])
+    figure, canvas = _figure(3.6 + 5.0)
+    grid = figure.add_gridspec(3, COLUMNS, height_ratios=[3.6, 2.5, 2.5])
+    figure.suptitle(f"mean score without the LoRA {found.before:.3f}, with it {found.after:.3f}")
+    draw_losses(figure.add_subplot(grid[0, :]), found.rows)
+    for line, side in enumerate(pictures):
+        for column in range(min(count, COLUMNS)):
+            axes = figure.add_subplot(grid[1 + line, column])
+            _show(axes, side[column].movedim(-1, 0).float() * 2 - 1)
+            words = textwrap.wrap(found.prompts[column], 32)[:2]
+            axes.set_title("\n".join([("without", "with")[line], *words]), fontsize=7)
     return _picture(canvas)
 
 

@@ -39,6 +39,14 @@ class HostNoise:
         """Sigma when a share of the sampling is over."""
         return self._sampling.percent_to_sigma(percent)
 
+    def unit(self, sigma: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """How far a clean prediction goes with the network's output: `c_out` in
+        `D = c_skip x + c_out F`, `[R, 1, ...]` of noise levels `[R]` and latents `[R, ...]`."""
+        one = torch.ones_like(x[:, :1]).flatten(1)[:, :1].view(-1, *[1] * (x.ndim - 1))
+        sampling = self._sampling
+        nothing = sampling.calculate_denoised(sigma, torch.zeros_like(one), torch.zeros_like(one))
+        return sampling.calculate_denoised(sigma, one, torch.zeros_like(one)) - nothing
+
     def kept(self, sigma: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """What a clean prediction holds of `x` itself: `c_skip x` in `D = c_skip x + c_out F`."""
         return self._sampling.calculate_denoised(sigma, torch.zeros_like(x), x)

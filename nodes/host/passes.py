@@ -20,6 +20,7 @@ from ...dpt_core.backbones.base import TapReached
 from .backbones.registry import backbone_of
 from .calls import ModelCall
 from .correction import without_self_correction
+from .gradients import attention_override, usable
 from .noise import HostNoise
 from .texts import TEXT_KEY
 
@@ -181,22 +182,33 @@ class HostPasses(comfy.samplers.Sampler):
         alpha, scale = (each.view(shape) for each in self.noise.weights(sigmas))
         return alpha * clean + scale * noise.to(clean), sigmas
 
-    def call(self, x: torch.Tensor, sigmas: torch.Tensor, texts: Sequence[str]) -> torch.Tensor:
-        """What the host's machinery makes of rows with a text each, all of one group."""
+    def denoised(self, x: torch.Tensor, sigmas: torch.Tensor, texts: Sequence[str]) -> torch.Tensor:
+        """Clean predictions `[R, ...]` for noisy latents with a text each."""
+        rows: list[torch.Tensor | None] = [None] * len(texts)
+        for group in self._texts.groups(texts):
+            self.call(x[group], sigmas[group], [texts[row] for row in group])
+            for row, one in zip(group, self._denoised, strict=True):
+                rows[row] = one
+        del self._denoised
+        return torch.stack(rows)
+
+    def call(self, x: torch.Tensor, sigmas: torch.Tensor, texts: Sequence[str]) -> None:
+        """Have the host call the model on rows with a text each, all of one group."""
         entries = comfy.sampler_helpers.convert_cond(self._texts.joined(texts))
         conds = comfy.samplers.process_conds(
             self.model, x, {"positive": entries}, self.device, latent_image=x, seed=0
         )
-        (out,) = comfy.samplers.calc_cond_batch(
-            self.model, [conds["positive"]], x, sigmas, self.options
-        )
-        return out
+        positive = [conds["positive"]]
+        comfy.samplers.calc_cond_batch(self.model, positive, x, sigmas, self.options)
 
     def apply_model(self, executor: Any, *args: Any, **inputs: Any) -> torch.Tensor:
         """Around the model call: read it; nothing is denoised."""
         call = ModelCall.of_arguments(*args, **inputs)
         if self._taps is None:
-            return call.run(executor)
+            call = call.uncached().with_options(optimized_attention_override=attention_override)
+            parts = usable((call.x, call.sigma, call.inputs))
+            self._denoised = ModelCall(*parts[:2], call.options, parts[2]).run(executor)
+            return torch.zeros_like(call.x)
         *before, last = sorted(self._taps, key=list(self.taps()).index)
 
         def keep(tap: str) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -249,6 +249,10 @@ def test_runs(path, server, demo):
             node["inputs"]["width"] = 128
         if "steps" in node["inputs"]:
             node["inputs"]["steps"] = 2
+        if node["class_type"] == "DPT_TrainingData":
+            node["inputs"]["folder"] = "demo scenes (200)"
+        if "examples" in node["inputs"]:
+            node["inputs"]["examples"] = 4
     outcome = server.run(prompt)
     assert outcome.error is None, outcome.error
     for number, node in prompt.items():

@@ -19,9 +19,11 @@ class HostBackbone(Protocol):
     Attributes:
         family: stored in the adapter's config.
         texts: sources of a text vector that fit, the best first.
+        network: the network itself.
     """
 
     family: str
+    network: nn.Module
     texts: Sequence[str]
 
     def taps(self) -> Mapping[str, int]:

@@ -145,7 +145,7 @@ class TokenBackbone:
 
     def __init__(self, model: Any, family: str) -> None:
         self._model, self._network, self.family = model, model.diffusion_model, family
-        self._what = FAMILIES[family][1]
+        self.network, self._what = self._network, FAMILIES[family][1]
         self.texts = self._what.texts
 
     def taps(self) -> Mapping[str, int]:

@@ -37,6 +37,7 @@ class UNetBackbone:
 
     def __init__(self, model: Any) -> None:
         self._model, self._unet = model, model.diffusion_model
+        self.network = self._unet
 
     def taps(self) -> Mapping[str, int]:
         """Tap name → channels."""

@@ -1,0 +1,270 @@
+"""Score-weighted tuning of any model that somebody can run: draw, score, tune; called again, it
+goes on.
+
+As :mod:`.reward_tuning`, in one round. A run lives in a folder: `settings.json`, `drawn` (a file
+for each prompt), `training` (:mod:`.loop`), `lora.safetensors` and `development.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from ..files import write_json, write_tensors
+from ..losses import score_weighted_loss
+from .adapter_run import Observer
+from .config import LoopConfig
+from .features import LEVELS, in_shards
+from .loop import CHECKPOINT as STATE
+from .loop import Interrupted, train
+from .reward_task import ScoredPicture, ScoredPictures
+from .rewards import RewardPrompt
+from .state import read_losses, settle
+
+DEVELOPMENT = 8
+"""Every so many-th prompt is not trained on but tells whether the LoRA helps."""
+
+
+@dataclass(frozen=True)
+class TuneSettings:
+    """Settings of a run.
+
+    Attributes:
+        steps, batch_size, learning_rate: of the optimiser.
+        rank: of the LoRA.
+        candidates: pictures of each prompt, even; every second one is drawn with correction.
+        earliest: least noise level that is trained; layouts form above.
+        anchored: share of a batch without prompt, held to the untuned prediction.
+        seed: of everything random.
+
+    Raises:
+        ValueError: a setting is out of range.
+    """
+
+    steps: int = 300
+    batch_size: int = 8
+    learning_rate: float = 5e-4
+    rank: int = 16
+    candidates: int = 8
+    earliest: int = 500
+    anchored: float = 1 / 8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or self.candidates < 2 or self.candidates % 2:
+            raise ValueError(
+                "rank must be at least 1 and candidates even, at least 2; got "
+                f"{self.rank} and {self.candidates}"
+            )
+        self.loop()
+
+    def loop(self) -> LoopConfig:
+        """Settings of the training loop."""
+        return LoopConfig(
+            steps=self.steps,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            schedule="cosine",
+            warmup=min(10, self.steps // 10),
+            betas=(0.9, 0.99),
+            weight_decay=0.0,
+            seed=self.seed,
+            save_every=max(1, self.steps // 8),
+        )
+
+
+class Studio(Protocol):
+    """A model with an adapter that reads it, as tuning sees it.
+
+    Attributes:
+        device: where the LoRA is trained.
+        lora: its parameters, trained; without effect at first.
+    """
+
+    device: torch.device
+    lora: nn.Module
+
+    def draw(self, prompt: str, seed: int, count: int, corrected: bool) -> torch.Tensor:
+        """`[count, ...]` latents as a VAE encodes them, on the CPU, with the LoRA as it is now."""
+        ...
+
+    def rewards(self, latents: torch.Tensor, prompt: str) -> torch.Tensor:
+        """How good pictures are for a prompt, `[N]` on the CPU, by the untuned model."""
+        ...
+
+    def denoised(
+        self,
+        clean: torch.Tensor,
+        noise: torch.Tensor,
+        levels: torch.Tensor,
+        texts: Sequence[str],
+        tuned: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Clean predictions `[R, ...]`, what they should be, and how a prediction of the network
+        counts in them, `[R, 1, ...]`; with the LoRA and its gradient, or without both."""
+        ...
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The LoRA under its names in checkpoints."""
+        ...
+
+
+class StudioTask(nn.Module):
+    """The loss of score-weighted tuning; see :class:`~.reward_task.ScoreWeightedTask`."""
+
+    def __init__(self, studio: Studio, settings: TuneSettings) -> None:
+        super().__init__()
+        self.lora, self._settings = studio.lora, settings
+        self._studio = [studio]  # in a list: no part of the checkpoint
+
+    def forward(self, batch: list[ScoredPicture]) -> dict[str, torch.Tensor]:
+        (studio,), device = self._studio, self._studio[0].device
+        clean = torch.stack([each.latent for each in batch])
+        alone = round(self._settings.anchored * len(batch))
+        texts = ["" if row < alone else each.prompt for row, each in enumerate(batch)]
+        advantage = torch.tensor([each.advantage for each in batch], device=device)
+        advantage[:alone] = 0.0
+        noise = torch.randn(clean.shape)
+        levels = torch.randint(self._settings.earliest, LEVELS, (len(batch),))
+        before, target, unit = studio.denoised(clean, noise, levels, texts, tuned=False)
+        now, _, _ = studio.denoised(clean, noise, levels, texts, tuned=True)
+        loss = score_weighted_loss(now / unit, before / unit, target / unit, advantage)
+        return {"score weighted": loss}
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A run that is done.
+
+    Attributes:
+        lora: under its names in checkpoints.
+        rows: losses by step.
+        before, after: mean reward of the development prompts' pictures, from the same seeds.
+        prompts: those prompts.
+        pictures: their latents without the LoRA and with it, `[2, P, ...]`.
+    """
+
+    lora: dict[str, torch.Tensor]
+    rows: Sequence[Mapping[str, float]]
+    before: float
+    after: float
+    prompts: Sequence[str]
+    pictures: torch.Tensor
+
+
+@dataclass
+class TuningRun:
+    """One run.
+
+    Args:
+        prompts: what is drawn.
+        folder: where the run lives.
+        settings: of the run.
+        about: what tells model and adapter from others, JSON by name.
+        observer: looks on.
+    """
+
+    prompts: Sequence[str]
+    folder: Path
+    settings: TuneSettings
+    about: Mapping[str, Any] = field(default_factory=dict)
+    observer: Observer = field(default_factory=Observer)
+
+    def draw(self, studio: Studio) -> ScoredPictures:
+        """Draw and score what is missing; before anything is trained.
+
+        Raises:
+            dpt_core.training.state.RunError: the folder holds another run.
+            dpt_core.training.loop.Interrupted: the observer stopped it; call again to go on.
+            ValueError: there are too few prompts.
+        """
+        prompts = list(dict.fromkeys(self.prompts))
+        if len(prompts) < 2:
+            raise ValueError(
+                f"expected at least 2 different prompts, one of them to tell by; got {len(prompts)}"
+            )
+        settings = asdict(self.settings) | {"prompts": prompts, **self.about}
+        ours = json.loads(json.dumps(settings))
+        settle(self.folder / "settings.json", ours, "Delete it, or take another run name", free=())
+        self._aside = prompts[::DEVELOPMENT]
+        rest = [prompt for place, prompt in enumerate(prompts) if place % DEVELOPMENT]
+        half = self.settings.candidates // 2
+
+        def make(indices: range) -> dict[str, torch.Tensor]:
+            self._check(f"after drawing for {indices.start} of {len(rest)} prompts")
+            prompt = rest[indices.start]
+            drawn = [
+                studio.draw(prompt, self._seed(f"{indices.start}-{corrected}"), half, corrected)
+                for corrected in (False, True)
+            ]
+            latents = torch.cat(drawn)
+            return {"latents": latents.half(), "rewards": studio.rewards(latents, prompt)}
+
+        def progress(done: int) -> None:
+            self.observer.progress(f"drew for {done} of {len(rest)} prompts", done, len(rest))
+
+        made = list(in_shards(self.folder / "drawn", len(rest), 1, make, progress))
+        latents, reward = (
+            torch.stack([one[key] for one in made]) for key in ("latents", "rewards")
+        )
+        return ScoredPictures(latents, reward, [RewardPrompt(prompt) for prompt in rest])
+
+    def train(self, studio: Studio, drawn: ScoredPictures) -> None:
+        """Train the LoRA, or take it up from the folder.
+
+        Raises:
+            dpt_core.training.loop.Interrupted: the observer stopped it; call again to go on.
+        """
+        path, total = self.folder / "lora.safetensors", self.settings.steps
+        if path.exists():
+            studio.lora.load_state_dict(load_file(path))
+            return
+
+        def watch(row: Mapping[str, float]) -> bool:
+            step = int(row["step"])
+            loss = row["score weighted"]
+            self.observer.progress(f"step {step} of {total}, loss {loss:.4f}", step, total)
+            return self.observer.stopped()
+
+        with torch.random.fork_rng():
+            task = StudioTask(studio, self.settings)
+            train(
+                task, drawn, self.settings.loop(), self.folder / "training",
+                collate=list, alone=studio.device, watch=watch,
+            )  # fmt: skip
+        write_tensors(path, studio.lora.state_dict())
+
+    def compare(self, studio: Studio, untuned: Studio) -> Tuned:
+        """Draw the development prompts with the LoRA and without, from the same seeds."""
+        path, figures = self.folder / "development.safetensors", []
+        if not path.exists():
+            pictures = []
+            for name, each in (("without", untuned), ("with", studio)):
+                self._check("while comparing")
+                self.observer.progress(f"drawing {name} the LoRA", 0, 1)
+                drawn = [each.draw(text, self._seed(text), 1, False) for text in self._aside]
+                pictures.append(torch.cat(drawn))
+            write_tensors(path, {"pictures": torch.stack(pictures)})
+        pictures = load_file(path)["pictures"]
+        for side in pictures:
+            one = [untuned.rewards(latent[None], text)
+                   for latent, text in zip(side, self._aside, strict=True)]  # fmt: skip
+            figures.append(float(torch.cat(one).mean()))
+        write_json(self.folder / "development.json", {"before": figures[0], "after": figures[1]})
+        rows = read_losses(self.folder / "training" / STATE)
+        return Tuned(studio.tensors(), rows, *figures, self._aside, pictures)
+
+    def _seed(self, what: str) -> int:
+        return random.Random(f"{self.settings.seed}-{what}").randrange(2**31)
+
+    def _check(self, where: str) -> None:
+        if self.observer.stopped():
+            raise Interrupted(f"stopped {where}")

@@ -1,0 +1,154 @@
+"""Tune a LoRA on the model's own pictures, by their scores."""
+
+import torch
+from comfy_api.latest import io
+
+from ..dpt_core.training.config import MOST
+from ..dpt_core.training.report import tuning_sheet
+from ..dpt_core.training.tuning_run import TuneSettings
+from .host.adapter import AdapterIO, LoadedAdapter
+from .host.progress import show
+from .host.training import LossMapIO, OnNode, as_image, run_folder
+
+DEFAULTS = TuneSettings()
+
+
+class TuneLoRA(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DPT_TuneLoRA",
+            display_name="DPT Tune LoRA",
+            category="DPT",
+            is_experimental=True,
+            description="Makes the model draw what the adapter finds right: it draws several "
+            "pictures of each prompt, scores them, and trains a LoRA towards the better ones. "
+            "Needs no pictures.",
+            inputs=[
+                io.Model.Input("model", tooltip="The model that the adapter was trained on."),
+                io.Clip.Input("clip", tooltip="Its text encoder."),
+                io.Vae.Input("vae", tooltip="Its autoencoder, for the report."),
+                AdapterIO.Input("adapter", tooltip="The adapter that scores; not trained here."),
+                io.String.Input(
+                    "prompts",
+                    multiline=True,
+                    tooltip="A prompt in each line, as you would write them. Every eighth is not "
+                    "trained on but drawn with and without the LoRA in the end. Hundreds are "
+                    "better than tens.",
+                ),
+                io.Latent.Input("latent_image", tooltip="An empty latent of the size to draw."),
+                io.Int.Input(
+                    "candidates",
+                    default=DEFAULTS.candidates,
+                    min=2,
+                    max=64,
+                    step=2,
+                    tooltip="Pictures of each prompt, half of them drawn with self-correction.",
+                ),
+                io.Int.Input(
+                    "sampling_steps",
+                    default=20,
+                    min=1,
+                    max=1000,
+                    tooltip="Denoising steps of each picture (euler, normal).",
+                ),
+                io.Float.Input(
+                    "cfg",
+                    default=7.5,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    tooltip="Guidance of each picture. Take what you draw with.",
+                ),
+                io.Int.Input(
+                    "steps",
+                    default=DEFAULTS.steps,
+                    min=1,
+                    max=1_000_000,
+                    tooltip="Steps of training the LoRA.",
+                ),
+                io.Int.Input(
+                    "batch_size",
+                    default=DEFAULTS.batch_size,
+                    min=1,
+                    max=1024,
+                    tooltip="Pictures in a step.",
+                ),
+                io.Float.Input(
+                    "learning_rate",
+                    default=DEFAULTS.learning_rate,
+                    min=0.000001,
+                    max=0.1,
+                    step=0.000001,
+                    tooltip="How fast it learns. Lower it for large models.",
+                ),
+                io.Int.Input("rank", default=DEFAULTS.rank, min=1, max=256, tooltip="Of the LoRA."),
+                io.Int.Input(
+                    "seed",
+                    default=DEFAULTS.seed,
+                    min=0,
+                    max=MOST - 1,
+                    control_after_generate=False,
+                    tooltip="Of everything random.",
+                ),
+                io.String.Input(
+                    "run_name",
+                    default="my LoRA",
+                    tooltip="The run's folder in output/dpt. The same name goes on with a run.",
+                ),
+            ],
+            outputs=[
+                AdapterIO.Output(
+                    display_name="adapter",
+                    tooltip="The adapter with the LoRA, for Apply DPT LoRA and Save DPT Adapter.",
+                ),
+                LossMapIO.Output(display_name="losses", tooltip="For Plot Loss Graph."),
+                io.Image.Output(
+                    display_name="report",
+                    tooltip="Prompts that were not trained on, drawn without the LoRA and with it.",
+                ),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: object,
+        clip: object,
+        vae: object,
+        adapter: LoadedAdapter,
+        prompts: str,
+        latent_image: dict,
+        candidates: int,
+        sampling_steps: int,
+        cfg: float,
+        steps: int,
+        batch_size: int,
+        learning_rate: float,
+        rank: int,
+        seed: int,
+        run_name: str,
+    ) -> io.NodeOutput:
+        from .host.studio import HostStudio, encoder, tune  # weight adapters are new in the host
+
+        settings = TuneSettings(
+            steps=steps, batch_size=batch_size, learning_rate=learning_rate, rank=rank,
+            candidates=candidates, seed=seed,
+        )  # fmt: skip
+        node = cls.hidden.unique_id
+        studio = HostStudio(model, adapter, encoder(clip), latent_image, sampling_steps, cfg)
+        lines = [line.strip() for line in prompts.splitlines() if line.strip()]
+        found, tuned = tune(studio, lines, settings, run_folder(run_name), OnNode(node))
+        told = f"mean score {found.before:.3f} → {found.after:.3f}"
+        show(node, f"done: {told} on {len(found.prompts)} prompts that were not trained on")
+        pictures = [_decoded(vae, side[:4]) for side in found.pictures]
+        sheet = tuning_sheet(found, pictures)
+        losses = {"loss": [row["score weighted"] for row in found.rows]}
+        return io.NodeOutput(tuned, losses, as_image(sheet))
+
+
+def _decoded(vae: object, latents: torch.Tensor) -> torch.Tensor:
+    """Pictures `[B, H, W, 3]` in [0, 1] of latents."""
+    pictures = vae.decode(latents)
+    return pictures.reshape(-1, *pictures.shape[-3:])[..., :3].cpu()
