@@ -1,0 +1,1 @@
+"""English as prompts have it: word lists and what words are."""
