@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-METHOD_VERSION = 2
+METHOD_VERSION = 3
 """Of what the method computes. It rises whenever the same weights, settings and seeds give other
 pictures or scores, so that results of two versions are never mixed."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from contextlib import AbstractContextManager
 
 import torch
@@ -15,7 +14,6 @@ from ..adapter import DiscriminativeAdapter
 from ..checkpoint import Checkpoint, save_checkpoint
 from ..files import write_tensors
 from ..losses import LossWeights
-from ..shapes.caption import CATEGORIES, imagine, word
 from ..training.discrimination import (
     CachedFeatures,
     DiscriminationTask,
@@ -26,8 +24,6 @@ from ..training.discrimination import (
 )
 from ..training.lora import add_lora, lora_of
 from ..training.preview import box_preview
-from ..training.reward_tuning import tune_by_reward
-from ..training.rewards import RewardPrompt
 from ..training.whitening import whitened_input
 from . import model
 from .workspace import SEED, Tensors, Workspace, progress
@@ -98,25 +94,6 @@ def tune(space: Workspace) -> Tensors:
     return tuned | {f"lora.{key}": value for key, value in lora_of(task.network).items()}
 
 
-def reward(space: Workspace) -> Tensors:
-    """A LoRA that draws better, from pictures the model draws itself; see
-    :mod:`dpt_core.training.reward_tuning`."""
-    read = _checkpoint(space)
-    prompts = [RewardPrompt(text) for text in reward_captions(space.recipe.prompts)]
-    pipeline = space.pipeline()
-    tuned = tune_by_reward(pipeline, read, prompts, space.folder / "reward", space.recipe.reward)
-    return tuned.lora
-
-
-def reward_captions(count: int) -> list[str]:
-    """Captions by a seed that no evaluation uses, the categories in turn."""
-    texts = []
-    for index in range(count):
-        rng = random.Random(f"reward-{index}")
-        texts.append(word(imagine(rng, CATEGORIES[index % len(CATEGORIES)]), rng).text)
-    return texts
-
-
 def export(space: Workspace) -> Tensors:
     """What ships, in half precision: `export/{unet,vae,text_encoder,dpt}.safetensors`."""
     target = space.folder / "export"
@@ -124,21 +101,12 @@ def export(space: Workspace) -> Tensors:
     for part, stage in EXPORTED.items():
         tensors = {key: value.half() for key, value in space.tensors(stage).items()}
         write_tensors(target / f"{part}.safetensors", tensors)
-    checkpoint = _checkpoint(space)
-    lora = {key: value.half() for key, value in space.tensors("reward").items()}
-    save_checkpoint(
-        target / "dpt.safetensors",
-        Checkpoint(checkpoint.config, checkpoint.adapter.half(), lora),
-    )
-    return lora
-
-
-def _checkpoint(space: Workspace) -> Checkpoint:
-    """The adapter as stage 2 left it. The LoRA it was tuned with is not used further: it changes
-    the pictures by nothing that can be measured."""
-    adapter = DiscriminativeAdapter(model.ADAPTER)
-    adapter.load_state_dict(_under("adapter.", space.tensors("tuning")))
-    return Checkpoint(model.ADAPTER, adapter.eval(), {})
+    tuned = {key: value.half() for key, value in space.tensors("tuning").items()}
+    adapter = DiscriminativeAdapter(model.ADAPTER).half()
+    adapter.load_state_dict(_under("adapter.", tuned))
+    checkpoint = Checkpoint(model.ADAPTER, adapter, _under("lora.", tuned))
+    save_checkpoint(target / "dpt.safetensors", checkpoint)
+    return tuned
 
 
 def _under(prefix: str, tensors: Tensors) -> Tensors:

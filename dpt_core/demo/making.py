@@ -42,7 +42,6 @@ STAGES = (
     Stage("features", dpt_stages.cache_features),
     Stage("probing", dpt_stages.probe),
     Stage("tuning", dpt_stages.tune),
-    Stage("reward", dpt_stages.reward),
     Stage("export", dpt_stages.export, alone=True),
 )
 """In order; each uses what those before it made."""

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from ..correction import Correction
-from ..generation import Sampling
 from ..shapes.pairs import TRAINING_PAIRS
 from ..training.config import LoopConfig
-from ..training.reward_task import RewardConfig
 
 
 @dataclass(frozen=True)
@@ -24,11 +21,9 @@ class Recipe:
         timestep_skew: how much its timesteps lean towards high noise; 1 is uniform.
         cached_examples: examples whose features are kept for probing; pairs come again with new
             noise.
-        prompts: whose pictures the LoRA learns from.
         recognition, calibration: coefficients of losses that the paper does not have.
         text_encoder, autoencoder_pretraining, autoencoder_finetuning, denoiser_pretraining,
             denoiser_finetuning, probing, tuning: optimisation of the stages.
-        reward: score-weighted tuning of the LoRA.
     """
 
     pairs: int = TRAINING_PAIRS
@@ -37,7 +32,6 @@ class Recipe:
     wrong: float = 0.05
     timestep_skew: float = 1.6
     cached_examples: int = 40960
-    prompts: int = 480
     recognition: float = 4.0
     calibration: float = 2.0
     text_encoder: LoopConfig = LoopConfig(
@@ -66,15 +60,4 @@ class Recipe:
     tuning: LoopConfig = LoopConfig(
         steps=450, batch_size=8, learning_rate=5e-4, schedule="cosine", precision="bf16",
         save_every=150,
-    )  # fmt: skip
-    reward: RewardConfig = field(
-        default_factory=lambda: RewardConfig(
-            loop=LoopConfig(
-                steps=300, batch_size=32, learning_rate=2e-3, schedule="cosine", warmup=10,
-                betas=(0.9, 0.99), weight_decay=0.0, precision="bf16", ema=0.98, save_every=50,
-            ),
-            sampling=Sampling(20, 2.5, Correction()),  # as the demo is drawn from
-            earliest=400,
-            prompts_at_once=8,
-        )
     )  # fmt: skip

@@ -78,10 +78,6 @@ class Workspace:
         """The demo's model with its trained UNet, frozen."""
         return self.backbone(self.load("denoiser_finetuning", model.new_unet()))
 
-    def pipeline(self) -> Any:
-        """The demo's model with its trained UNet, to draw with."""
-        return model.pipeline(self.trained_backbone().pipeline)
-
     def phrase_encoder(self) -> PhraseEncoder:
         """The demo's text encoder, as the encoder of referring expressions."""
         tokenizer = model.load_tokenizer()

@@ -11,8 +11,9 @@ from dpt_core.correction import Correction
 from dpt_core.demo.load import load_demo
 from dpt_core.demo.model import FOLDER
 from dpt_core.evaluation.cost import count_operations
-from dpt_core.generation import Sampling, generate
-from dpt_core.search import Pool, Search
+from dpt_core.generation import Sampling, generate, generate_latents
+from dpt_core.reading import latent_scores
+from dpt_core.search import READ_AT, Pool, Search
 
 PROMPTS = ["a red circle left of a blue square", "two green triangles"]
 SEEDS = [4, 60]
@@ -128,11 +129,14 @@ def test_one_candidate_is_the_plain_picture(draw):
     assert np.array_equal(found.pictures, plain.pictures)
 
 
-def test_the_scores_of_the_pass_are_the_correctors(draw):
-    """What is read without correction in the first step is what a corrected run notes there."""
-    search = Search(2, 0.2)
-    free, noted = draw([5], None, search), draw([5], Correction(), search)
-    assert noted.scores[0] == pytest.approx(free.scores[0], abs=1e-4)
+def test_the_scores_that_decide_are_of_the_clean_prediction(draw, demo):
+    """In the last step the clean prediction is the picture, nearly."""
+    found = draw([5], None, Search(2, 1.0))
+    pipeline, adapter = demo.pipeline, demo.checkpoint.adapter
+    latents = generate_latents(pipeline, PROMPTS[:1] * 2, [5, 6], Sampling(4, 2.5))
+    read = latent_scores(pipeline, adapter, latents, PROMPTS[:1] * 2, READ_AT, draws=1, seed=0)
+    assert found.candidates[:, 0] == pytest.approx(read.numpy(), abs=0.05)
+    assert abs(float(read[0] - read[1])) > 0.1
 
 
 def test_the_dropped_cost_nothing(draw):
