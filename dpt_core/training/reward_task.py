@@ -10,7 +10,6 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from ..correction import Correction
 from ..generation import Sampling
 from ..losses import denoising_loss, score_weighted_loss
 from .backbone import LEVELS, Backbone
@@ -26,8 +25,8 @@ class RewardConfig:
     Attributes:
         loop: optimisation in each round.
         rounds: of draw, score, tune; the best by the development figure is kept.
-        sampling: how candidates are drawn.
-        candidates: per prompt and round, even; every second one is drawn without correction.
+        sampling: how candidates are drawn; without correction.
+        candidates: per prompt and round.
         levels: timesteps at which a picture is scored, the mean of which is its reward.
         earliest: least timestep that is trained; layouts form above.
         anchored: share of a batch without caption, held to the untuned prediction: guidance
@@ -43,7 +42,7 @@ class RewardConfig:
         betas=(0.9, 0.99), weight_decay=0.0, ema=0.97, save_every=40,
     )  # fmt: skip
     rounds: int = 1
-    sampling: Sampling = field(default_factory=lambda: Sampling(20, 7.5, Correction()))
+    sampling: Sampling = field(default_factory=Sampling)
     candidates: int = 8
     levels: tuple[int, ...] = (350, 350, 550)
     earliest: int = 500
@@ -57,10 +56,8 @@ class RewardConfig:
         for name, least in (("rounds", 1), ("candidates", 2), ("prompts_at_once", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}; got {getattr(self, name)}")
-        if self.candidates % 2:
-            raise ValueError(
-                f"candidates must be even, half of them corrected; got {self.candidates}"
-            )
+        if self.sampling.corrects:
+            raise ValueError("candidates are drawn without correction: it misleads the score")
 
 
 class ScoredPicture(NamedTuple):

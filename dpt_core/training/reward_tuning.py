@@ -1,9 +1,8 @@
 """Score-weighted tuning: a LoRA that makes a model draw what the adapter finds right.
 
-Rounds of draw, score, tune. Several pictures are drawn for each prompt, some of them with
-self-correction; the frozen adapter scores them on the untuned model; the LoRA learns to make the
-better ones likelier and the worse ones less likely (:mod:`dpt_core.losses.score_weighted`). Needs
-prompts only.
+Rounds of draw, score, tune. Several pictures are drawn for each prompt; the frozen adapter scores
+them on the untuned model; the LoRA learns to make the better ones likelier and the worse ones less
+likely (:mod:`dpt_core.losses.score_weighted`). Needs prompts only.
 
 A run lives in a folder: `round-N/drawn` (a file for each few prompts), `round-N/tuning` (a run of
 :mod:`dpt_core.training.loop`) and `round-N/dpt.safetensors`. Whatever is there is not made again.
@@ -149,7 +148,7 @@ def mean_reward(
             for index in range(first, first + len(some))
         ]
         texts = [prompt.text for prompt in some]
-        latents = generate_latents(tuned, texts, seeds, config.sampling.plain)
+        latents = generate_latents(tuned, texts, seeds, config.sampling)
         found.append(
             rewards(pipeline, checkpoint.adapter, latents, some, config.levels, seed=first)
         )
@@ -219,26 +218,19 @@ def _candidates(
     number: int,
     first: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Latents `[P, K, C, h, w]` and rewards `[P, K]` of a few prompts."""
-    half = config.candidates // 2
-    rows = [prompt for prompt in prompts for _ in range(half)]
-    latents, found = [], []
-    for which, sampling in enumerate((config.sampling.plain, config.sampling)):
-        seeds = [
-            random.Random(f"reward-{config.loop.seed}-{number}-{index}-{which}").randrange(2**31)
-            + candidate
-            for index in range(first, first + len(prompts))
-            for candidate in range(half)
-        ]
-        drawn = generate_latents(
-            drawing, [prompt.text for prompt in rows], seeds, sampling, checkpoint.adapter
-        )
-        found.append(rewards(pipeline, checkpoint.adapter, drawn, rows, config.levels, seed=first))
-        latents.append(drawn)
-    return tuple(
-        torch.cat([each.unflatten(0, (-1, half)) for each in kind], dim=1).cpu()
-        for kind in (latents, found)
-    )
+    """Latents `[P, K, C, h, w]` and rewards `[P, K]` of a few prompts.
+
+    No candidate is corrected: correction raises the score of wrong pictures too.
+    """
+    rows = [prompt for prompt in prompts for _ in range(config.candidates)]
+    seeds = [
+        random.Random(f"reward-{config.loop.seed}-{number}-{index}").randrange(2**31) + candidate
+        for index in range(first, first + len(prompts))
+        for candidate in range(config.candidates)
+    ]
+    latents = generate_latents(drawing, [row.text for row in rows], seeds, config.sampling)
+    found = rewards(pipeline, checkpoint.adapter, latents, rows, config.levels, seed=first)
+    return tuple(each.unflatten(0, (len(prompts), -1)).cpu() for each in (latents, found))
 
 
 def _tune(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from ..options import CorrectionOptions, Positive, correction_of
+from ..options import Positive
 from .options import LoopOptions, Output, TrainDevice, carry_out, training_device
 
 
@@ -18,7 +18,6 @@ def reward(
     *,
     prompts: Path,
     output: Output,
-    correction: CorrectionOptions = CorrectionOptions(),
     draw_steps: Positive = 20,
     guidance: float = 7.5,
     loop: LoopOptions = LoopOptions(),
@@ -44,7 +43,7 @@ def reward(
         draw_steps: Denoising steps of a drawn picture; fewer than one uses later will do.
         guidance: Classifier-free guidance scale, above 1.
         rounds: Of drawing, scoring and tuning; they end when one did not help.
-        candidates: Pictures per prompt and round, half of them corrected.
+        candidates: Pictures per prompt and round.
         rank: Rank of the LoRA.
         control: Learn all pictures alike, whatever their score, to compare with.
     """
@@ -56,6 +55,6 @@ def reward(
     config = RewardConfig(
         loop=loop.over(RewardConfig().loop, device),
         rounds=rounds, candidates=candidates, rank=rank, control=control,
-        sampling=Sampling(draw_steps, guidance, correction_of(correction)),
+        sampling=Sampling(draw_steps, guidance),
     )  # fmt: skip
     carry_out(tune_from_folder, model, adapter, prompts, output, config, device)
