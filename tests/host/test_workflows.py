@@ -214,7 +214,8 @@ def test_blueprint(path, server):
         prompt[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
     prompt |= {
         "m": {"class_type": "Tiny_Model", "inputs": {"family": "sd15"}},
-        "adapter": {"class_type": "DPT_LoadAdapter", "inputs": {"adapter_name": "tiny.safetensors"}},
+        "adapter": {"class_type": "DPT_LoadAdapter",
+                    "inputs": {"adapter_name": "tiny.safetensors"}},
         "latent": {"class_type": "EmptyLatentImage",
                    "inputs": {"width": 128, "height": 128, "batch_size": 1}},
     }  # fmt: skip
