@@ -149,9 +149,7 @@ def shares(name: str, side: int) -> list[Shares]:
         side: of the latent.
     """
     backbone, call = call_of(name, network_of(name), side)
-    return [
-        _share(backbone, call, f"block{blocks - 1}") for blocks in TRANSFORMERS[name].taps
-    ]
+    return [_share(backbone, call, f"block{blocks - 1}") for blocks in TRANSFORMERS[name].taps]
 
 
 def _share(backbone: Backbone, call: BackboneCall, tap: str) -> Shares:

@@ -77,7 +77,7 @@ def test_gradients_agree_with_differences(family, pipeline):
                     high, low = score(call.x + step * way), score(call.x - step * way)
                 return float((high.double() - low.double()).sum()) / (2 * step)
 
-            found = (4 * slope(0.02) - slope(0.04)) / 3
+            found = slope(0.004)  # small: the adapter's ReLUs have kinks
             wanted = float((gradient * way).sum())
             assert found == pytest.approx(wanted, rel=1e-3), tap
 
@@ -132,6 +132,7 @@ def test_corrections_too_small_to_see(pipeline, adapter, guidance):
 
 def test_nothing_is_left(pipeline, adapter):
     module, scheduler = pipeline.transformer, pipeline.scheduler
+    generate(pipeline, PROMPTS, SEEDS, sampling())  # diffusers leaves marks of its own
     before = set(vars(module)), set(vars(scheduler))
     hooks = [len(part._forward_hooks) for part in module.modules()]
     wrong = torch.randn(1, 99)
@@ -139,7 +140,7 @@ def test_nothing_is_left(pipeline, adapter):
         generate(pipeline, PROMPTS, SEEDS, sampling())
     generate(pipeline, PROMPTS, SEEDS, sampling(correction=STRONG), adapter, Search(2))
     assert set(vars(module)) == before[0]
-    assert set(vars(scheduler)) - before[1] <= {"num_inference_steps"}
+    assert set(vars(scheduler)) == before[1]
     assert [len(part._forward_hooks) for part in module.modules()] == hooks
 
 
@@ -288,7 +289,9 @@ def test_features_are_the_pictures_own_tokens(pipeline):
     moved[..., 2:4, 6:8] = 1.0
     with torch.no_grad():
         before, _ = read_features(backbone, "block0", call)
-        after, _ = read_features(backbone, "block0", call.at(call.x + backbone.packed(moved), call.sigmas()))
+        after, _ = read_features(
+            backbone, "block0", call.at(call.x + backbone.packed(moved), call.sigmas())
+        )
     change = (after - before).square().sum(1)[0]
     assert divmod(int(change.argmax()), change.shape[1]) == (1, 3)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,9 @@ from dpt_pack.dpt_core.backbones.autoencoders import decode
 from dpt_pack.dpt_core.backbones.registry import backbone_of
 from dpt_pack.dpt_core.correction import MODES, PRESETS, Correction
 from dpt_pack.dpt_core.diffusers import self_correcting
+from dpt_pack.dpt_core.host_names import stored
+from dpt_pack.dpt_core.lora import lora_key, merge_lora
+from dpt_pack.nodes.host.lora import with_lora
 from runs import corrected, sample
 from tiny_models import model_patcher, tiny_adapter
 from tiny_pipelines import pipeline_of, scheduler_of
@@ -50,6 +54,7 @@ DIFFUSERS = {
     },
 }  # fmt: skip
 NAMES = {"sd3": "mmdit_to_diffusers", "flux": "flux_to_diffusers"}
+ATTENTION = (".attn.to_q", ".attn.to_k", ".attn.to_v", ".to_out.0")
 POOLED = {"sd3": 64, "flux": VECTOR}
 
 
@@ -104,9 +109,7 @@ def text(family: str, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 def adapter_of(family: str, model: Any) -> Any:
     width = {"sd3": 192, "flux": 64}[family]
     tap = {"sd3": "block1", "flux": "block2"}[family]
-    return tiny_adapter(
-        family=family, tap=tap, text="pooled", in_channels=width, text_width=VECTOR
-    )
+    return tiny_adapter(family=family, tap=tap, text="pooled", in_channels=width, text_width=VECTOR)
 
 
 def in_host(model, family, adapter, correction, cfg):
@@ -152,6 +155,32 @@ def in_diffusers(pipeline, model, family, adapter, correction, cfg):
             drawn = pipeline(**arguments).images
     scores = torch.cat(run.scores) if run.scores else torch.empty(0)
     return backbone.unpacked(drawn, SIZE), scores
+
+
+def test_same_lora(model, pipeline, family):
+    """A LoRA of diffusers' layers, stored under the host's names: the same in both."""
+    generator = torch.Generator().manual_seed(3)
+    network, lora = deepcopy(pipeline.transformer), {}
+    for name, layer in network.named_modules():
+        if name.endswith(ATTENTION) and isinstance(layer, torch.nn.Linear):
+            down = torch.randn(2, layer.in_features, generator=generator) * 0.2
+            up = torch.randn(layer.out_features, 2, generator=generator) * 0.2
+            lora |= {lora_key(name, "down"): down, lora_key(name, "up"): up}
+    merge_lora(own := deepcopy(network), lora)
+    kept = stored(network, lora)
+    assert all(key.startswith("diffusion_model.") for key in kept)
+    merge_lora(network, kept)
+    for name, weight in own.state_dict().items():
+        torch.testing.assert_close(network.state_dict()[name], weight, atol=1e-5, rtol=1e-5)
+    adapter = tiny_adapter(family=family, tap="block1", text="pooled")
+    checkpoint = replace(adapter.checkpoint, lora=kept)
+    with torch.inference_mode():
+        tuned = with_lora(model, replace(adapter, checkpoint=checkpoint), 1.0)
+        found, _ = in_host(tuned, family, None, None, 1.0)
+        plain, _ = in_host(model, family, None, None, 1.0)
+        wanted, _ = in_host(host_of(family, network.state_dict()), family, None, None, 1.0)
+    assert float((found - wanted).norm() / wanted.norm()) < 1e-4
+    assert float((found - plain).norm() / plain.norm()) > 1e-3
 
 
 def decibels(pipeline, one: torch.Tensor, other: torch.Tensor) -> float:
