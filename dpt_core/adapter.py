@@ -125,7 +125,15 @@ class DiscriminativeAdapter(nn.Module):
 
         Args:
             text: `[B, D]` text vectors y.
+
+        Raises:
+            ValueError: they have another width.
         """
+        if text.shape[-1] != self.config.text_width:
+            raise ValueError(
+                f"adapter expects a text vector of width {self.config.text_width}, got "
+                f"{text.shape[-1]}: it was trained with another text encoder"
+            )
         if self.config.text != "mean":
             return text.float()
         return (text.float() - self.text_mean) / self.text_scale

@@ -29,6 +29,9 @@ SAME_PLACE = 0.2
 """Cosine above which a latent goes on from one of the level before: of tiles and windows, which a
 call does not name, each must find its own. Unrelated noise has about 0."""
 
+ROUNDING = 1e-4
+"""Relative: a step that begins where the range ends is in it, however its level was rounded."""
+
 NOISIEST = 900.0
 """A run that begins at this level or above begins from noise: nothing has moved before it."""
 
@@ -161,7 +164,8 @@ class Corrector:
         wanted = self.correction
         first, last = map(self._path.reached, (wanted.start_percent, wanted.end_percent))
         index = self.step_at(sigma) + self._offset
-        return last <= sigma <= first and index % wanted.every_n_steps == 0
+        inside = last * (1 - ROUNDING) <= sigma <= first * (1 + ROUNDING)
+        return inside and index % wanted.every_n_steps == 0
 
     def correct(self, rows: Rows) -> Corrected:
         """What a call that is due is to do.
@@ -190,11 +194,13 @@ class Corrector:
         """Move the rows by the gradients of earlier calls; keep what this call's asks for.
 
         A latent that no earlier call has seen (a run that begins part-way, a tile that was not
-        there before) moves by its own gradient; the first one of a run from noise not at all.
+        there before) moves by its own gradient; the first one of a run from noise not at all, if
+        another is to follow it.
         """
         noise = Noise.of(self._path, rows.sigma, rows.x)
         before, found = self._earlier(rows)
-        first = not self._before.x and float(self._path.level(rows.sigma[:1])) >= NOISIEST
+        noisiest = float(self._path.level(rows.sigma[:1])) >= NOISIEST
+        first = not self._before.x and noisiest and self._goes_on(float(rows.sigma[0]))
         if not first and not found.all():
             own = self._wanted(rows.gradients(rows.x)[1], rows, noise)
             before = torch.where(_like(found, own), before, own)
@@ -206,6 +212,11 @@ class Corrector:
             after = lagged_move(None if first else before, self._wanted(gradient, rows, noise))
         self._keep(rows, move, after)
         return Corrected(move, None, predicted)
+
+    def _goes_on(self, sigma: float) -> bool:
+        """Whether a later step of the run is to be corrected: of a few steps, or of one, it may not
+        be."""
+        return any(self.is_due(start) for start in self._starts if start < sigma * (1 - ROUNDING))
 
     def _guidance(self, rows: Rows) -> Corrected:
         """Move the prediction by the gradient of the pass that makes it."""

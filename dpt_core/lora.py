@@ -93,21 +93,28 @@ def lora_updates(lora: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, LoraUp
 
 
 @torch.no_grad()
-def merge_lora(unet: nn.Module, lora: Mapping[str, torch.Tensor], strength: float = 1.0) -> None:
-    """Add `strength · up · down` to a diffusers UNet's layers, in place.
+def merge_lora(network: nn.Module, lora: Mapping[str, torch.Tensor], strength: float = 1.0) -> None:
+    """Add `strength · up · down` to the layers of a diffusers network, in place.
 
     Merging again with the opposite strength takes it out, up to rounding.
 
+    Args:
+        network: a UNet, or a transformer; whose LoRA may have the host's names.
+        lora: keys → tensors.
+        strength: of the updates.
+
     Raises:
-        ValueError: the UNet lacks a module that the LoRA updates, or its shape differs.
+        ValueError: the network lacks a module that the LoRA updates, or its shape differs.
     """
-    modules = dict(unet.named_modules())
-    for name, (down, up) in lora_updates(lora):
+    from .host_names import own_updates  # which reads the names above
+
+    modules = dict(network.named_modules())
+    for name, (down, up) in own_updates(network, lora):
         weight = getattr(modules.get(name), "weight", None)
         if weight is None or weight.shape != (up.shape[0], down.shape[1]):
             found = "no such module" if weight is None else f"weight {list(weight.shape)}"
             raise ValueError(
-                f"LoRA update of {name} needs weight {[up.shape[0], down.shape[1]]}, the UNet has "
+                f"LoRA update of {name} needs weight {[up.shape[0], down.shape[1]]}, the model has "
                 f"{found}: it was trained on another model family"
             )
         weight += strength * (up.to(weight) @ down.to(weight))

@@ -38,6 +38,12 @@ def backbone_of(pipeline: Any) -> Backbone:
     return FAMILIES[name](pipeline)
 
 
+def family_of(network: Any) -> str | None:
+    """The family of a denoising network, None where nobody reads it."""
+    known = FAMILIES.get(type(network).__name__)
+    return known.family if known else None
+
+
 def network_name(pipeline: Any) -> str:
     """What a pipeline calls its denoising network."""
     return "transformer" if getattr(pipeline, "unet", None) is None else "unet"

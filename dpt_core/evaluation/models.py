@@ -11,6 +11,7 @@ import numpy as np
 from torch import nn
 
 from ..adapter import DiscriminativeAdapter
+from ..backbones.registry import network_name
 from ..checkpoint import Checkpoint
 from ..fingerprints import fingerprint
 from ..lora import merge_lora
@@ -40,7 +41,7 @@ class Models:
 
     Attributes:
         plain: a diffusers pipeline.
-        tuned: the same with the LoRA merged; only the UNet is a copy.
+        tuned: the same with the LoRA merged; only the network is a copy.
         adapter: the adapter, on the same device.
     """
 
@@ -61,15 +62,16 @@ class Models:
             lora: strength of the LoRA.
 
         Raises:
-            ValueError: the LoRA does not fit the UNet.
+            ValueError: the LoRA does not fit the network.
         """
         pipeline, adapter = pipeline.to(device), checkpoint.adapter.to(device)
         if not checkpoint.lora or not lora:
             return cls(pipeline, pipeline, adapter)
-        unet = copy.deepcopy(pipeline.unet)
-        merge_lora(unet, checkpoint.lora, lora)
+        name = network_name(pipeline)
+        network = copy.deepcopy(getattr(pipeline, name))
+        merge_lora(network, checkpoint.lora, lora)
         tuned = copy.copy(pipeline)
-        tuned.register_modules(unet=unet)
+        tuned.register_modules(**{name: network})
         return cls(pipeline, tuned, adapter)
 
     @property

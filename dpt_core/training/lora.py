@@ -1,4 +1,4 @@
-"""The trained LoRA: low-rank updates of a UNet's linear layers, through peft."""
+"""The trained LoRA: low-rank updates of a network's linear layers, through peft."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from ..lora import lora_key, lora_updates
+from ..host_names import own_updates
+from ..lora import lora_key
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 """The attention projections, which the published LoRA updates."""
@@ -19,18 +20,18 @@ RANK = 4
 
 
 def add_lora(unet: nn.Module, rank: int = RANK, layers: Sequence[str] = ATTENTION) -> None:
-    """Add a trainable LoRA to a diffusers UNet; its other weights are frozen.
+    """Add a trainable LoRA to a diffusers network; its other weights are frozen.
 
     `down` starts normal with deviation 1/rank, as in the published code, whatever the layer's
     width; `up` starts at zero.
 
     Args:
-        unet: the UNet.
+        unet: the UNet or transformer.
         rank: of the updates, ≥ 1; published value 4.
         layers: how the paths of the linear layers to update end.
 
     Raises:
-        ValueError: rank below 1, or the UNet has no such layer.
+        ValueError: rank below 1, or the network has no such layer.
     """
     from peft import LoraConfig
 
@@ -45,7 +46,8 @@ def add_lora(unet: nn.Module, rank: int = RANK, layers: Sequence[str] = ATTENTIO
 
 
 def lora_of(unet: nn.Module) -> dict[str, torch.Tensor]:
-    """The LoRA of a UNet under its names in checkpoints (:mod:`dpt_core.lora`)."""
+    """The LoRA of a network by its own paths, under :mod:`dpt_core.lora`'s names; see
+    :func:`~dpt_core.host_names.stored` for files."""
     from peft import get_peft_model_state_dict
 
     return {
@@ -62,7 +64,7 @@ def load_lora(unet: nn.Module, lora: Mapping[str, torch.Tensor]) -> None:
     Raises:
         ValueError: it updates other layers, or has another rank.
     """
-    updates, found = dict(lora_updates(lora)), 0
+    updates, found = dict(own_updates(unet, lora)), 0
     for name, module in unet.named_modules():
         if name in updates and hasattr(module, "lora_A"):
             for side, value in zip(("lora_A", "lora_B"), updates[name], strict=True):

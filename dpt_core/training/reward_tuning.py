@@ -27,6 +27,7 @@ from ..checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ..distributed import process_state
 from ..files import write_json, write_tensors
 from ..generation import generate_latents
+from ..host_names import stored
 from ..lora import merge_lora
 from .backbone import Backbone
 from .loop import train
@@ -249,7 +250,8 @@ def _tune(
     if lora:
         load_lora(network, lora)
     task = ScoreWeightedTask(backbone.with_network(network), untuned, config)
-    return lora_of(train(task, drawn, config.loop, folder, collate=list).network)
+    network = train(task, drawn, config.loop, folder, collate=list).network
+    return stored(network, lora_of(network))
 
 
 def _figure(figure: Figure, pipeline: Any, lora: dict[str, torch.Tensor], place: Path) -> float:

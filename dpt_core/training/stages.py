@@ -16,6 +16,7 @@ from ..checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ..config import AdapterConfig
 from ..distributed import process_state
 from ..fingerprints import file_digest, fingerprint
+from ..host_names import stored
 from ..losses import LossWeights
 from .backbone import Backbone, PhraseEncoder
 from .config import LoopConfig
@@ -276,7 +277,7 @@ def _train(
     preview = box_preview(backbone, data.grounding, latents=sources.latents is not None)
     task = train(task, data, config.loop, output, collate=collate, preview=preview, about=about)
     path = output / f"{stage}.safetensors"
-    lora = lora_of(task.network) if stage == "dpt" else {}
+    lora = stored(task.network, lora_of(task.network)) if stage == "dpt" else {}
     if process_state().is_main_process:
         save_checkpoint(path, Checkpoint(adapter.config, task.adapter, lora))
     logger.info("wrote %s", path)
