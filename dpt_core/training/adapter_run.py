@@ -1,14 +1,15 @@
 """An adapter for any frozen model: tap, features, training, report; called again, it goes on.
 
-A run lives in a folder: `settings.json`, `taps.json` (the trial), `held-out` and `features` (kept
-features, deleted in the end), `training-N` (:mod:`.loop`, with batches of N), `held-out.json` and
-`adapter.safetensors`.
+A run lives in a folder: `settings.json`, `taps.json` (the trial), `kept.json` (how much is kept),
+`held-out` and `features` (deleted in the end), `training-N` (:mod:`.loop`, with batches of N),
+`held-out.json` and `adapter.safetensors`.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
@@ -29,15 +30,14 @@ from .discrimination import ProbingTask
 from .features import (
     Example,
     FeatureSource,
-    KeptExamples,
     NoisedExamples,
     batch_of,
-    collate_kept,
-    keep,
 )
 from .held_out import figures, find, scores
+from .kept import KeptExamples, Plan, collate_kept, folded, keep, plan, strongest
 from .loop import CHECKPOINT as STATE
 from .loop import Interrupted, train
+from .observer import Observer
 from .recipe import AUTO, RunSettings
 from .report import report
 from .state import read_losses, settle
@@ -47,8 +47,8 @@ from .whitening import whitened_input
 
 logger = logging.getLogger(__name__)
 
-SETTINGS, TRIAL, HISTORY, CHECKPOINT = (
-    "settings.json", "taps.json", "held-out.json", "adapter.safetensors",
+SETTINGS, TRIAL, PLAN, HISTORY, CHECKPOINT = (
+    "settings.json", "taps.json", "kept.json", "held-out.json", "adapter.safetensors",
 )  # fmt: skip
 
 READ_AT = 500
@@ -59,20 +59,6 @@ HELD_OUT, TRIED, WHITENED, SHOWN = 192, 512, 256, 8
 
 VALUES = 2**28
 """Features, in numbers, that are looked at for whitening, and kept of held-out examples."""
-
-
-class Observer:
-    """Whoever looks on; this one does not care."""
-
-    def progress(self, what: str, done: int, total: int) -> None:
-        """So much is done of what is being done."""
-
-    def stopped(self) -> bool:
-        """Whether the run should stop here; it keeps what it has."""
-        return False
-
-    def drawn(self, picture: Any) -> None:
-        """A report so far, a PIL image."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +90,7 @@ class AdapterRun:
         settings: of the run.
         about: what tells model and data from others, JSON by name.
         observer: looks on.
+        memory: bytes that kept features may take.
     """
 
     source: FeatureSource
@@ -113,6 +100,7 @@ class AdapterRun:
     settings: RunSettings
     about: Mapping[str, Any] = field(default_factory=dict)
     observer: Observer = field(default_factory=Observer)
+    memory: float = math.inf
 
     def finish(self) -> Trained:
         """Train to the last step, or take up what is there.
@@ -159,7 +147,11 @@ class AdapterRun:
     def _train(self) -> Checkpoint:
         rest, held = split_held_out(self.data)
         tap = self.tap(rest)
-        self._kept = self._keep("held-out", tap, self._held(held, tap))
+        told_by = self._prepare(held, tap)
+        self._kept = self._keep("held-out", tap, told_by)
+        self._shown = (
+            [told_by[n] for n in range(min(SHOWN, len(told_by)))] if held.grounding else []
+        )
         adapter = self._adapter(tap, rest)
         data, collate, features = self._examples(tap, rest)
         weights = self.settings.chosen.weights()
@@ -177,27 +169,42 @@ class AdapterRun:
                         f"out of memory with batches of {batch}: lower batch_size or the size of "
                         "the pictures, or unload other models"
                     ) from error
+        if self._projection is not None:
+            adapter = folded(adapter.cpu(), self._projection)
         adapter.requires_grad_(False).eval().cpu()
         return Checkpoint(adapter.config, adapter)
 
-    def _held(self, held: CaptionedPictures, tap: str) -> NoisedExamples:
-        """As many examples to tell by as their features fit."""
-        one = NoisedExamples(held, self.settings.seed, 1, READ_AT)[0]
-        shape = batch_of(self.source, tap, [one]).features.shape
-        count = min(HELD_OUT, max(16, VALUES // shape.numel()))
-        self._side, self._channels = shape[-1], shape[2]
-        return NoisedExamples(held, self.settings.seed, count, READ_AT)
+    def _prepare(self, held: CaptionedPictures, tap: str) -> NoisedExamples:
+        """Examples to tell by, as many as fit; decides what is kept of features."""
+        seed = self.settings.seed
+        one = batch_of(self.source, tap, [NoisedExamples(held, seed, 1, READ_AT)[0]]).features
+        self._side, self._channels = one.shape[-1], one.shape[2]
+        path = self.folder / PLAN
+        if not path.exists():
+            wanted = self.settings.examples
+            write_json(path, asdict(plan(wanted, one.numel(), self._channels, self.memory)))
+        self._plan = Plan(**json.loads(path.read_text("utf-8")))
+        self._projection = None
+        if self._plan.channels:
+            examples = NoisedExamples(held, seed, 32)
+            read = (batch_of(self.source, tap, [examples[n]]).features[0] for n in range(32))
+            cells = torch.cat([each.float() for each in read])
+            self._projection = strongest(cells, self._plan.channels).cpu()
+            self._channels = self._plan.channels
+        values = one.numel() * self._channels // one.shape[2]
+        count = min(HELD_OUT, max(16, VALUES // values))
+        return NoisedExamples(held, seed, count, READ_AT)
 
     def _keep(self, name: str, tap: str, examples: NoisedExamples) -> list[dict]:
+        total = len(examples)
+
         def progress(done: int) -> None:
             self.observer.progress(f"{name}: {done} of {total} examples", done, total)
             if self.observer.stopped():
                 raise Interrupted(f"stopped after {done} of {total} examples")
 
-        self._shown, total = [examples[n] for n in range(min(SHOWN, len(examples)))], len(examples)
-        if not examples[0].boxed:
-            self._shown = []
-        return keep(self.source, tap, examples, self.folder / name, progress)
+        folder = self.folder / name
+        return keep(self.source, tap, examples, folder, self._projection, progress)
 
     def _adapter(self, tap: str, data: CaptionedPictures) -> DiscriminativeAdapter:
         source, boxes = self.source, bool(data.grounding)
@@ -215,12 +222,11 @@ class AdapterRun:
 
     def _examples(self, tap: str, data: CaptionedPictures) -> tuple[Dataset, Any, torch.Tensor]:
         """Data set, collate function, and features to whiten by."""
-        settings, shown = self.settings, self._shown
-        count = settings.examples or settings.steps * settings.batch_size
+        settings, kept = self.settings, self._plan.count
+        count = kept or settings.steps * settings.batch_size
         examples = NoisedExamples(data, settings.seed, count)
-        if settings.examples:
+        if kept:
             shards = self._keep("features", tap, examples)
-            self._shown = shown
             sample = (shard["features"][:, 0].float() for shard in shards)
             return KeptExamples(shards, examples), collate_kept, _first(sample)
         chosen = range(0, min(count, WHITENED), 16)
@@ -275,14 +281,17 @@ class AdapterRun:
         return report(title, rows, history, found, self.pictures)
 
     def _outcome(self, checkpoint: Checkpoint) -> Trained:
-        runs = sorted(
-            self.folder.glob(f"training-*/{STATE}"), key=lambda path: path.stat().st_mtime
-        )
-        rows, history = read_losses(runs[-1]), self._history()
-        _, held = split_held_out(self.data)
-        examples = self._held(held, checkpoint.config.tap)
-        self._kept = self._keep("held-out", checkpoint.config.tap, examples)
-        return Trained(checkpoint, rows, history, self._report(checkpoint.adapter, rows, history))
+        from PIL import Image
+
+        runs = self.folder.glob(f"training-*/{STATE}")
+        last = max(runs, key=lambda path: path.stat().st_mtime).parent
+        rows, history = read_losses(last / STATE), self._history()
+        path = last / "previews" / f"{len(rows):07d}.png"
+        if path.exists():
+            picture = Image.open(path).convert("RGB")
+        else:  # it could not be drawn
+            picture = report("", rows, history, [], self.pictures)
+        return Trained(checkpoint, rows, history, picture)
 
 
 class LiveTask(ProbingTask):

@@ -24,15 +24,6 @@ from .discrimination import AdapterBatch
 LEVELS = 1000
 """Noise levels that an adapter is told of are in [0, 1000)."""
 
-SHARD = 32
-"""Examples whose features are made and kept together."""
-
-AT_ONCE = 16
-"""Of those, how many are on the model's device together."""
-
-LARGEST = 6e4
-"""Largest feature that is kept as float16."""
-
 IMAGES = (0, 0, 0, 1, 2)
 TEXTS = (0, 1, 2, 0, 0)
 """Picture and text of each pass of :data:`~dpt_core.losses.contrastive.PAIRS`: 0 its own, 1 the
@@ -88,16 +79,16 @@ class Example(NamedTuple):
     Attributes:
         matching: three images, as latents, and three texts.
         grounding: a phrase with its boxes, None where the data has none.
+        boxed: name of the picture that the phrase belongs to.
         noise: like a latent.
         level: in [0, 1000).
-        boxed: name of the picture that the phrase belongs to.
     """
 
     matching: MatchingExample
     grounding: GroundingExample | None
+    boxed: str
     noise: torch.Tensor
     level: int
-    boxed: str
 
 
 class NoisedExamples(Dataset[Example]):
@@ -123,17 +114,21 @@ class NoisedExamples(Dataset[Example]):
     def __getitem__(self, index: int) -> Example:
         data, epoch = self._data, index // len(self._data.matching)
         matching = MatchingRows(data.matching, data.images, seed=self._seed + epoch)
-        grounding = GroundingRows(data.grounding, data.images)
         rng = random.Random(f"{self._seed}/noise/{index}")
         example = matching[index % len(matching)]
         own = example.images[0]
         noise = torch.randn(own.shape, generator=torch.Generator().manual_seed(rng.getrandbits(63)))
         level = rng.randrange(LEVELS) if self._level is None else self._level
+        return Example(example, *self.boxed(index), noise, level)
+
+    def boxed(self, index: int) -> tuple[GroundingExample | None, str]:
+        """The phrase with its boxes of an example, and the name of its picture."""
+        rows = self._data.grounding
+        if not rows:
+            return None, ""
         # Rows of one picture stand together: go through them in another order.
-        if not len(grounding):
-            return Example(example, None, noise, level, "")
-        place = rng.randrange(len(grounding))
-        return Example(example, grounding[place], noise, level, data.grounding[place].image)
+        place = random.Random(f"{self._seed}/boxes/{index}").randrange(len(rows))
+        return GroundingRows(rows, self._data.images)[place], rows[place].image
 
 
 def read_batch(
@@ -173,71 +168,6 @@ def batch_of(source: FeatureSource, tap: str, examples: Sequence[Example]) -> Ad
         read_texts(source, examples),
         [each.grounding for each in examples if each.grounding is not None],
     )
-
-
-class KeptExamples(Dataset):
-    """Examples with their features in half precision in main memory.
-
-    Args:
-        shards: what :func:`keep` gave.
-        examples: what they were made of: their boxes are taken from there.
-    """
-
-    def __init__(self, shards: Sequence[Mapping[str, torch.Tensor]], examples: Dataset) -> None:
-        self._shards, self._examples = shards, examples
-
-    def __len__(self) -> int:
-        return sum(len(shard["levels"]) for shard in self._shards)
-
-    def __getitem__(self, index: int) -> tuple:
-        shard, row = self._shards[index // SHARD], index % SHARD
-        boxed = self._examples[index].grounding
-        return shard["features"][row].float(), shard["levels"][row], shard["texts"][row], boxed
-
-
-def collate_kept(examples: Sequence[tuple]) -> AdapterBatch:
-    """A batch of :class:`KeptExamples`."""
-    features, levels, texts, boxed = zip(*examples, strict=True)
-    boxed = [each for each in boxed if each is not None]
-    return AdapterBatch(
-        torch.stack(features, dim=1), torch.stack(levels), torch.stack(texts), boxed
-    )
-
-
-def keep(
-    source: FeatureSource,
-    tap: str,
-    examples: Dataset[Example],
-    folder: Path,
-    progress: Callable[[int], None] = lambda done: None,
-) -> list[dict[str, torch.Tensor]]:
-    """Read examples, or take up what the folder holds of them.
-
-    Args:
-        source: the model.
-        tap: where to read.
-        examples: what to read.
-        folder: a file for each :data:`SHARD` examples goes there.
-        progress: called with the number of examples there are; may raise to stop.
-
-    Returns:
-        By shard `features` `[n, P, C, h, w]` float16 or bfloat16, `levels` `[n]`, `texts`
-        `[n, 3, D]` float32.
-    """
-
-    def make(indices: range) -> dict[str, torch.Tensor]:
-        parts = []
-        for first in range(indices.start, indices.stop, AT_ONCE):
-            some = range(first, min(first + AT_ONCE, indices.stop))
-            batch = batch_of(source, tap, [examples[index] for index in some])
-            features = batch.features.transpose(0, 1).cpu()
-            parts.append((features, batch.timesteps.cpu(), batch.texts.cpu()))
-        features, levels, texts = (torch.cat(each) for each in zip(*parts, strict=True))
-        # Some transformers have activations that half precision cannot hold.
-        half = torch.float16 if features.abs().amax() < LARGEST else torch.bfloat16
-        return {"features": features.to(half), "levels": levels, "texts": texts}
-
-    return list(in_shards(folder, len(examples), SHARD, make, progress))
 
 
 def in_shards(

@@ -20,11 +20,11 @@ from torch import nn
 
 from ..files import write_json, write_tensors
 from ..losses import score_weighted_loss
-from .adapter_run import Observer
 from .config import LoopConfig
 from .features import LEVELS, in_shards
 from .loop import CHECKPOINT as STATE
 from .loop import Interrupted, train
+from .observer import Observer
 from .reward_task import ScoredPicture, ScoredPictures
 from .rewards import RewardPrompt
 from .state import read_losses, settle

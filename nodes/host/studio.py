@@ -25,8 +25,8 @@ from ...dpt_core.checkpoint import Checkpoint
 from ...dpt_core.correction import PRESETS
 from ...dpt_core.fingerprints import fingerprint
 from ...dpt_core.lora import GENERIC, lora_key
-from ...dpt_core.training.adapter_run import Observer
 from ...dpt_core.training.loop import Interrupted
+from ...dpt_core.training.observer import Observer
 from ...dpt_core.training.tuning_run import Tuned, TuneSettings, TuningRun
 from .adapter import LoadedAdapter, managed
 from .backbones.registry import backbone_of, check_backbone

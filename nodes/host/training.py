@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -20,11 +21,12 @@ from comfy_api.latest import io
 from einops import rearrange
 
 from ...dpt_core.fingerprints import fingerprint
-from ...dpt_core.training.adapter_run import AdapterRun, Observer, Trained
+from ...dpt_core.training.adapter_run import AdapterRun, Trained
 from ...dpt_core.training.data.images import Picture, PictureSource
 from ...dpt_core.training.data.rows import CaptionedPictures
 from ...dpt_core.training.features import in_shards
 from ...dpt_core.training.loop import Interrupted
+from ...dpt_core.training.observer import Observer
 from ...dpt_core.training.recipe import RunSettings
 from .backbones.registry import backbone_of
 from .encode import encode_prompt
@@ -40,6 +42,9 @@ RUNS = "dpt"
 
 LATENTS_AT_ONCE = 8
 """Pictures that the VAE encodes together, and that a file keeps."""
+
+MEMORY, DISK = 0.5, 0.8
+"""Shares of what is free that kept features may take."""
 
 PAUSE = 0.5
 """Seconds between two lines on the node."""
@@ -140,7 +145,9 @@ def train_on(
         about = {"model": model_digest(model), "data": data.digest()}
 
         def work(passes: HostPasses) -> None:
-            run = AdapterRun(passes, encoded, data.images, folder, settings, about, observer)
+            run = AdapterRun(
+                passes, encoded, data.images, folder, settings, about, observer, room(folder)
+            )
             trained.append(run.finish())
 
         with_passes(model, texts, next(iter(latents.values()))[None].float(), work)
@@ -198,6 +205,12 @@ def as_image(picture: Any) -> torch.Tensor:
 def losses_of(rows: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
     """Losses as the host's LOSS_MAP."""
     return {"loss": [row.get("total", sum(row.values()) - row["step"]) for row in rows]}
+
+
+def room(folder: Path) -> float:
+    """Bytes that features may take in main memory, and on the disk of a folder."""
+    free = management.get_free_memory(torch.device("cpu"))
+    return min(MEMORY * free, DISK * shutil.disk_usage(folder).free)
 
 
 def run_folder(run_name: str) -> Path:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import torch
 from dpt_pack.dpt_core.training import adapter_run
-from dpt_pack.dpt_core.training.adapter_run import AdapterRun, Observer, Trained
+from dpt_pack.dpt_core.training.adapter_run import AdapterRun, Trained
 from dpt_pack.dpt_core.training.data.captioned import from_lists
 from dpt_pack.dpt_core.training.data.rows import CaptionedPictures
+from dpt_pack.dpt_core.training.observer import Observer
 from dpt_pack.dpt_core.training.recipe import RunSettings
 from dpt_pack.nodes.host.backbones.registry import backbone_of
 from dpt_pack.nodes.host.passes import HostTexts, with_passes

@@ -1,0 +1,148 @@
+"""A LoRA tuned inside the host: what is trained is what loads, and the model is as it was."""
+
+from __future__ import annotations
+
+from functools import cache
+from types import SimpleNamespace
+
+import folder_paths
+import pytest
+import torch
+from dpt_pack.dpt_core.training.loop import Interrupted
+from dpt_pack.dpt_core.training.observer import Observer
+from dpt_pack.dpt_core.training.tuning_run import TuneSettings
+from dpt_pack.nodes.host.backbones.registry import backbone_of
+from dpt_pack.nodes.host.lora import with_lora
+from dpt_pack.nodes.host.passes import HostTexts, with_passes
+from dpt_pack.nodes.host.studio import HostStudio, TrainedLora, projections, tune
+from dpt_pack.nodes.tune_lora import TuneLoRA
+from runs import distance
+from test_no_leaks import everything
+from tiny_models import tiny_adapter, tiny_clip, tiny_model, tiny_vae
+from tiny_transformers import adapter_for, shape_for
+from toy_runs import UNET, StopAt, encode_for, toy_model
+
+FAMILIES = [UNET, "z_image", "flux", "qwen_image"]
+PROMPTS = [f"prompt {n}" for n in range(5)]
+SETTINGS = TuneSettings(steps=8, batch_size=4, learning_rate=5e-3, rank=2, candidates=2)
+
+
+def latent_of(family: str) -> torch.Tensor:
+    return torch.zeros((1, 4, 16, 16) if family == UNET else shape_for(family, 1, (8, 8)))
+
+
+def run(family, folder, model=None, observer=None):
+    model = model or toy_model(family)
+    adapter = tiny_adapter() if family == UNET else adapter_for(family)
+    latent = {"samples": latent_of(family)}
+    studio = HostStudio(model, adapter, cache(encode_for(family)), latent, 2, 2.0)
+    return tune(studio, PROMPTS, SETTINGS, folder, observer or Observer())
+
+
+def with_model(family, model, work) -> None:
+    texts = HostTexts(encode_for(family), backbone_of(model.model))
+    with_passes(model, texts, latent_of(family), work)
+
+
+def denoised(family, model, lora=None) -> torch.Tensor:
+    """Clean predictions, with a LoRA by hooks or as the model has it."""
+    shape = (2, *latent_of(family).shape[1:])
+    clean, noise = torch.randn(2, *shape, generator=torch.Generator().manual_seed(4))
+    found = []
+
+    def work(passes) -> None:
+        asked = (clean, noise, torch.tensor([700, 400]), ["a", "bb"])
+        studio = TrainedLora(passes, 2, 0)
+        if lora is not None:
+            studio.lora.load_state_dict(lora)
+        with studio.hooked():
+            found.append(studio.denoised(*asked, tuned=lora is not None)[0].detach())
+
+    with_model(family, model, work)
+    return found[0]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_learns_and_loads(family, tmp_path):
+    model = toy_model(family)
+    before = everything(model)
+    found, tuned = run(family, tmp_path, model)
+    assert everything(model) == before
+    assert not any(module._forward_hooks for module in model.model.modules())
+    losses = [row["score weighted"] for row in found.rows]
+    assert len(losses) == 8 and all(loss > 0 for loss in losses)
+    assert any(value.abs().max() > 0 for key, value in found.lora.items() if "up" in key)
+    from safetensors.torch import load_file
+
+    hooked = denoised(family, model, load_file(tmp_path / "lora.safetensors"))
+    loaded = denoised(family, with_lora(model, tuned, 1.0))
+    plain = denoised(family, model)
+    assert distance(hooked, plain) > 1e-4
+    torch.testing.assert_close(loaded, hooked, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_gradients_are_right(family):
+    """The loss changes along the gradient as finite differences say."""
+    model, found = toy_model(family), {}
+    shape = (2, *latent_of(family).shape[1:])
+    clean, noise = torch.randn(2, *shape, generator=torch.Generator().manual_seed(6))
+
+    def work(passes) -> None:
+        studio = TrainedLora(passes, 2, 0)
+        for one in studio.lora.values():
+            torch.nn.init.normal_(one.lora_up.weight, std=0.05)
+        trained = [p for p in studio.lora.parameters() if p.requires_grad]
+
+        def loss() -> torch.Tensor:
+            asked = (clean, noise, torch.tensor([700, 400]), ["a", "bb"])
+            return studio.denoised(*asked, tuned=True)[0].double().square().mean()
+
+        with studio.hooked():
+            gradients = torch.autograd.grad(loss(), trained)
+            norm = torch.stack([each.square().sum() for each in gradients]).sum().sqrt()
+            sides = []
+            with torch.no_grad():
+                for far in (1e-3, -1e-3):
+                    for each, gradient in zip(trained, gradients, strict=True):
+                        each.add_(gradient / norm, alpha=far)
+                    sides.append(float(loss()))
+                    for each, gradient in zip(trained, gradients, strict=True):
+                        each.sub_(gradient / norm, alpha=far)
+        found["ratio"] = (sides[0] - sides[1]) / 2e-3 / float(norm)
+
+    with_model(family, model, work)
+    assert found["ratio"] == pytest.approx(1.0, abs=2e-2)
+
+
+@pytest.mark.parametrize("where", ["drew for 2", "step 3 "])
+def test_a_cancelled_run_goes_on(where, tmp_path):
+    whole, _ = run(UNET, tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        run(UNET, tmp_path / "parts", observer=StopAt(where))
+    again, _ = run(UNET, tmp_path / "parts")
+    first, second = ([row["score weighted"] for row in one.rows] for one in (whole, again))
+    assert first == pytest.approx(second, rel=1e-6)
+    assert whole.after == pytest.approx(again.after, rel=1e-5)
+
+
+def test_attention_is_what_is_tuned():
+    layers = projections(backbone_of(tiny_model(UNET).model))
+    assert layers and all("attn" in path for path in layers)
+
+
+def test_the_node(tmp_path, monkeypatch):
+    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path))
+    node = type("Node", (TuneLoRA,), {"hidden": SimpleNamespace(unique_id="1")})
+    inputs = {
+        "prompts": "a\n\nb\nc\n", "latent_image": {"samples": torch.zeros(1, 4, 8, 8)},
+        "candidates": 2, "sampling_steps": 2, "cfg": 2.0, "steps": 2, "batch_size": 2,
+        "learning_rate": 1e-3, "rank": 2, "seed": 0, "run_name": "mine",
+    }  # fmt: skip
+    tuned, losses, report = node.execute(
+        tiny_model(UNET), tiny_clip(), tiny_vae(), tiny_adapter(), **inputs
+    ).result
+    assert tuned.checkpoint.lora and len(losses["loss"]) == 2 and report.ndim == 4
+    with pytest.raises(ValueError, match="at least 2 different prompts"):
+        node.execute(tiny_model(UNET), tiny_clip(), tiny_vae(), tiny_adapter(),
+                     **{**inputs, "prompts": "one", "run_name": "other"})  # fmt: skip
