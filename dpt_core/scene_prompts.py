@@ -157,11 +157,11 @@ def _phrase(thing: str, attribute: str, count: int) -> dict[str, Any]:
     described = f"{attribute} {name}".strip()
     article = "an" if begins_with_vowel(described) else "a"
     number = article if count == 1 else NUMBER_NAMES[count]
-    attributes = [{"kind": attribute_kind(attribute.split()[-1]), "text": attribute}]
+    kind = attribute_kind(attribute.split()[-1]) if attribute else ""
     return {
         "text": f"{number} {described}",
         "thing": thing,
-        "attributes": attributes if attribute else [],
+        "attributes": [{"kind": kind, "text": attribute}] if attribute else [],
         "count": count,
     }
 
