@@ -118,7 +118,7 @@ def put(text: str, changes: Sequence[tuple[Span, str]]) -> str:
             )
         ):
             start = len(article) - (2 if article.lower().endswith("an") else 1)
-            right = "an" if _starts_with_vowel(words) else "a"
+            right = "an" if begins_with_vowel(words) else "a"
             right = right.capitalize() if article[start].isupper() else right
             before = article[:start] + right + before[len(article) :]
         if words and text[span.start : span.start + 1].isupper() and not before.strip():
@@ -127,6 +127,7 @@ def put(text: str, changes: Sequence[tuple[Span, str]]) -> str:
     return text
 
 
-def _starts_with_vowel(words: str) -> bool:
+def begins_with_vowel(words: str) -> bool:
+    """Whether "an" stands before these words, by their letters and a few exceptions."""
     word = words.lower()
     return word.startswith(tuple("aeiou")) and not word.startswith(("one", "uni", "use", "eu"))
