@@ -57,7 +57,7 @@ class Server:
         empty.mkdir()
         (empty / "__init__.py").write_text("NODE_CLASS_MAPPINGS = {}\n")
 
-    def start(self, previews: str = "latent2rgb") -> None:
+    def start(self, previews: str = "latent2rgb", cache: str = "--cache-none") -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -68,7 +68,7 @@ class Server:
                 [
                     sys.executable, "main.py", "--cpu", "--listen", "127.0.0.1", "--port",
                     self.address.split(":")[1], "--base-directory", str(self.base),
-                    "--cache-none", "--preview-method", previews,
+                    cache, "--preview-method", previews,
                 ],
                 cwd=find_comfyui(),
                 stdout=log,
