@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,9 +14,7 @@ from tiny_pipelines import TAPS, adapter_for, pipeline_of, sdxl_pipeline
 from dpt_core.adapter import DiscriminativeAdapter
 from dpt_core.backbones.prompts import moments_of, own_span
 from dpt_core.backbones.registry import backbone_of
-from dpt_core.boxes import BoxTargets
 from dpt_core.checkpoint import load_checkpoint
-from dpt_core.generation import Sampling, generate
 from dpt_core.reading import alignment_scores
 from dpt_core.training.backbone import Backbone
 from dpt_core.training.data.examples import GroundingExample, MatchingExample
@@ -38,9 +35,7 @@ def examples(size: int = 2) -> Examples:
     pictures = torch.rand(size, 4, 3, SIDE, SIDE, generator=generator) * 2 - 1
     matching = [MatchingExample(each[:3], WORDS) for each in pictures]
     boxes = torch.tensor([[0.5, 0.5, 0.4, 0.4]])
-    grounding = [
-        GroundingExample(each[3], WORDS[0], boxes, (((0, 12),),)) for each in pictures
-    ]
+    grounding = [GroundingExample(each[3], WORDS[0], boxes, (((0, 12),),)) for each in pictures]
     return Examples(matching, grounding)
 
 
@@ -165,7 +160,7 @@ def test_command_line(name, data_folder, tmp_path):
     said = invoke("score", tmp_path / "model", "a dog", tmp_path / "x.png", "--adapter", tuned)
     assert "x.png" in said
     drawn = [
-        "--size", SIDE, "--steps", 2, "--count", 1, "--guidance", 1, "--out", tmp_path / "out",
+        "--width", SIDE, "--steps", 2, "--count", 1, "--guidance", 1, "--out", tmp_path / "out",
         "--candidates", 2,
     ]  # fmt: skip
     invoke("generate", tmp_path / "model", "a dog", "--adapter", tuned, *drawn)

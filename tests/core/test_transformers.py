@@ -1,4 +1,4 @@
-"""Transformers in diffusers: narrow random pipelines of every family, through everything there is."""
+"""Transformers in diffusers: narrow random pipelines of every family, through everything."""
 
 from __future__ import annotations
 

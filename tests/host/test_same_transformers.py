@@ -1,4 +1,4 @@
-"""SD 3 and Flux with the same weights draw the same corrected picture in the host and in diffusers."""
+"""SD 3 and Flux with the same weights draw the same corrected picture here and in diffusers."""
 
 from __future__ import annotations
 
