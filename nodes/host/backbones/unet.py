@@ -78,7 +78,9 @@ class UNetBackbone:
         parts = (ResBlock, BasicTransformerBlock)
         return [part for part in self._unet.modules() if isinstance(part, parts)]
 
-    def saved_bytes(self, tap: str, shape: Sequence[int]) -> float:
+    def saved_bytes(
+        self, tap: str, shape: Sequence[int], references: Sequence[Sequence[int]] = ()
+    ) -> float:
         """By the host's estimate for a plain pass."""
         return self._model.memory_required([1, *shape[1:]]) * GRADIENT_MEMORY
 
