@@ -17,7 +17,8 @@ from torch.nn.functional import interpolate
 
 from .adapter import DiscriminativeAdapter
 from .backbones.autoencoders import cell_of, encode
-from .backbones.base import Backbone, BackboneCall, TapReached, check_adapter, rows_of
+from .backbones.base import Backbone, BackboneCall, TapReached, rows_of
+from .backbones.checks import check_adapter
 from .backbones.registry import backbone_of
 from .diffusers import branches, conditional_rows, score_function
 from .grounding import confidence

@@ -18,7 +18,8 @@ import torch
 from einops import rearrange
 from torch import nn
 
-from ....dpt_core.backbones.base import Reader, check_text
+from ....dpt_core.backbones.base import Reader
+from ....dpt_core.backbones.checks import check_text
 from ..calls import ModelCall
 
 TEXT_TOKENS = 512

@@ -17,7 +17,8 @@ from comfy.ldm.modules.attention import BasicTransformerBlock
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 from torch import nn
 
-from ....dpt_core.backbones.base import Reader, check_text
+from ....dpt_core.backbones.base import Reader
+from ....dpt_core.backbones.checks import check_text
 from ....dpt_core.backbones.stable_diffusion import split_tap, unet_taps
 from ..calls import ModelCall
 
