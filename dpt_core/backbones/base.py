@@ -113,6 +113,7 @@ class Backbone(Protocol):
         module: the network.
         path: its noise.
         patch: latent cells per side of what the network takes as one.
+        sign: −1 where the pipeline turns a prediction round before the scheduler gets it.
     """
 
     family: str
@@ -120,6 +121,7 @@ class Backbone(Protocol):
     module: nn.Module
     path: NoisePath
     patch: int
+    sign: float
 
     def taps(self) -> Mapping[str, int]:
         """Tap name → channels, in order of computation."""
