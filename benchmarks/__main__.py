@@ -18,17 +18,22 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import Progress
 
-from . import demo_work, in_comfyui, in_diffusers, startup
+from . import demo_work, in_comfyui, in_diffusers, startup, transformers
 from .report import markdown
 from .sizes import UNETS, floors
 from .timing import Run, interleaved, peak_memory, ratios
+from .transformers import TRANSFORMERS
 
 HOSTS = {"comfyui": in_comfyui, "diffusers": in_diffusers}
-PARTS = ("steps", "work", "startup")
+PARTS = ("steps", "transformers", "work", "startup")
+SIDE = 128
+"""Of the latents that operations of transformers are counted at: 1024²."""
 SMALL = ("demo", "sd15", "sd21")
 
 Part, UNet, Host = Literal[PARTS], Literal[tuple(UNETS)], Literal[tuple(HOSTS)]
+Transformer = Literal[tuple(TRANSFORMERS)]
 Positive = Annotated[int, Parameter(validator=Number(gte=1))]
+Natural = Annotated[int, Parameter(validator=Number(gte=0))]
 
 
 def main(
@@ -37,6 +42,8 @@ def main(
     part: list[Part] | None = None,
     unet: list[UNet] | None = None,
     host: list[Host] | None = None,
+    transformer: list[Transformer] | None = None,
+    depth: Natural = 2,
     side: Positive = 32,
     batch: Positive = 1,
     repeats: Positive = 5,
@@ -51,6 +58,9 @@ def main(
         part: What to measure; repeat for several. [default: all]
         unet: Which UNets; repeat for several. [default: all but sdxl]
         host: Where they sample; repeat for several. [default: both]
+        transformer: Which transformers, in diffusers; repeat for several. [default: all]
+        depth: Blocks of each kind of the transformers that are timed, with random weights; 0 counts
+            operations only. Operations are counted at full depth and 1024².
         side: Of the latent: pixels / 8. The demo has 16.
         batch: Pictures together.
         repeats: Repetitions, interleaved.
@@ -79,6 +89,11 @@ def main(
                     | {"floors": asdict(floors(name, latent))}
                 )  # fmt: skip
                 gc.collect()
+        if "transformers" in part:
+            found["transformers"] = [
+                of_transformer(name, depth, side, repeats, device, bars)
+                for name in transformer or TRANSFORMERS
+            ]
         if "work" in part:
             found["work"] = {}
             for build in (demo_work.scoring, demo_work.denoising, demo_work.probing):
@@ -93,6 +108,25 @@ def main(
             bars.advance(bar)
     output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     Console().print(Markdown(markdown(found)))
+
+
+def of_transformer(
+    name: str, depth: int, side: int, repeats: int, device: str, bars: Progress
+) -> dict[str, Any]:
+    """Operations of a transformer, and time at a small depth beside its own operations."""
+    bar = bars.add_task(f"{name}, operations")
+    found: dict[str, Any] = {"name": name, "shares": []}
+    for shares in transformers.shares(name, SIDE):
+        steps = {str(rows): shares.steps(rows) for rows in (1, 2)}
+        found["shares"].append(asdict(shares) | {"steps": steps})
+    bars.update(bar, total=1, completed=1)
+    if depth:
+        runs, small = transformers.build(name, device, depth, side)
+        found["timed"] = {"depth": depth, "side": side, "floors": small.steps(1)} | measure(
+            runs, repeats, device, f"{name}, {depth} blocks of each kind", bars
+        )
+        gc.collect()
+    return found
 
 
 def measure(

@@ -13,6 +13,8 @@ def markdown(found: dict[str, Any]) -> str:
     parts = [f"Measured on {found['machine']}, {found['precision']}, torch {found['torch']}."]
     if "steps" in found:
         parts += [_steps(found["steps"])]
+    if "transformers" in found:
+        parts += [_transformers(found["transformers"])]
     if "work" in found:
         parts += [_work(found["work"])]
     if "startup" in found:
@@ -40,6 +42,35 @@ def _steps(rows: list[dict[str, Any]]) -> str:
         peaks = [row.get("memory", {}).get(way) for way in ("exact", "lagged")]
         cells.append(", ".join("–" if peak is None else f"{peak:.2f}" for peak in peaks))
         lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _transformers(rows: list[dict[str, Any]]) -> str:
+    """Operations at 1024²; where steps were timed, their ratios and in brackets their floors."""
+    lines = [
+        "Transformers: a pass to the tap and back from it, as shares of a whole pass of one row, "
+        "and a corrected step over a plain one without / with guidance, by FLOP count at 1024²; "
+        "then the time of a step without guidance at a small depth over the plain one, in brackets "
+        "the floor by FLOP count:",
+        "",
+        "| Transformer | tap | to it | back | exact | lagged | timed: exact | lagged |",
+        "|---" * 8 + "|",
+    ]
+    for row in rows:
+        timed = row.get("timed")
+        for number, share in enumerate(row["shares"]):
+            (alone, late), (guided, late_guided) = (share["steps"][rows] for rows in ("1", "2"))
+            cells = [
+                row["name"], "{} of {}".format(*share["blocks"]), f"{share['forward']:.2f}",
+                f"{share['backward']:.2f}", f"{alone:.2f} / {guided:.2f}",
+                f"{late:.2f} / {late_guided:.2f}",
+            ]  # fmt: skip
+            for floor, way in enumerate(("exact", "lagged")):
+                if not timed or number:
+                    cells.append("")
+                    continue
+                cells.append(f"{timed['ratios'][way]:.2f} ({timed['floors'][floor]:.2f})")
+            lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

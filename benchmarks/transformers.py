@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import patch
 
 import torch
 
 from dpt_core import PRESETS, diffusers
 from dpt_core.adapter import DiscriminativeAdapter
-from dpt_core.backbones.base import Backbone, BackboneCall, read_features
+from dpt_core.backbones.base import Backbone, BackboneCall, TapReached, read_features
 from dpt_core.backbones.registry import backbone_of
 from dpt_core.config import AdapterConfig
 from dpt_core.evaluation.cost import count_operations
@@ -137,7 +137,8 @@ def call_of(name: str, network: Any, side: int, rows: int = 1) -> tuple[Backbone
         "z_image": {"texts": text, "lengths": torch.full((rows,), tokens)},
     }[backbone.family]  # fmt: skip
     x = backbone.packed(torch.randn(rows, 16, side, side, device=device))
-    backbone.grid = lambda call: (half, half)  # positions without storage do not tell
+    if network.device.type == "meta":  # positions without storage do not tell
+        backbone.grid = lambda call: (half, half)
     return backbone, BackboneCall(x, torch.full((rows,), 500.0, device=device), inputs)
 
 
@@ -196,32 +197,38 @@ def build(name: str, device: str, depth: int, side: int) -> tuple[dict[str, Run]
     pipeline = SimpleNamespace(
         transformer=network, scheduler=_scheduler(), do_classifier_free_guidance=False
     )
-    plain = backbone._given(call)
+    calls = [_given(backbone, call, level) for level in (500.0, 480.0)]
 
     def run(mode: str | None) -> Callable[[], list[float]]:
         def timed() -> list[float]:
-            with torch.no_grad(), patch.object(type(backbone), "grid", lambda *_: grid):
-                if mode is None:
-                    start = clock()
-                    network(**plain)
-                    return [clock() - start]
-                wanted = diffusers.Correction(
-                    **vars(PRESETS["balanced"]) | {"mode": mode, "end_percent": 1.0}
-                )
-                with diffusers.self_correcting(pipeline, adapter, text, wanted):
-                    network(**plain)  # of lagged, the first step only reads
-                    start = clock()
-                    network(**plain)
-                    return [clock() - start]
+            correcting = nullcontext()
+            if mode:
+                wanted = replace(PRESETS["balanced"], mode=mode, end_percent=1.0)
+                correcting = diffusers.self_correcting(pipeline, adapter, text, wanted)
+            with torch.no_grad(), correcting:
+                network(**calls[0])  # lagged goes on from the step before
+                start = clock()
+                network(**calls[1])
+                return [clock() - start]
 
         return timed
 
-    grid = side // 2, side // 2
-    meta = network_of(name, depth)
-    counted, meta_call = call_of(name, meta, side)
-    return {"plain": run(None), "exact": run("exact"), "lagged": run("lagged")}, _share(
-        counted, meta_call, tap
-    )
+    counted, empty = call_of(name, network_of(name, depth), side)
+    runs = {"plain": run(None), "exact": run("exact"), "lagged": run("lagged")}
+    return runs, _share(counted, empty, tap)
+
+
+def _given(backbone: Backbone, call: BackboneCall, level: float) -> dict[str, Any]:
+    """Arguments of the network at a noise level."""
+    seen: list[dict[str, Any]] = []
+
+    def forward(**given: Any) -> Any:
+        seen.append(given)
+        raise TapReached
+
+    with suppress(TapReached):
+        backbone.run(forward, call.at(call.x, torch.full_like(call.sigma, level)))
+    return seen[0]
 
 
 def _as(value: Any, dtype: torch.dtype) -> Any:

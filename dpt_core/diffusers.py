@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from .adapter import DiscriminativeAdapter
-from .backbones.base import Backbone, BackboneCall, TapReached, check_adapter, replaced
+from .backbones.base import Backbone, BackboneCall, TapReached, replaced
+from .backbones.checks import check_adapter, check_resident
 from .backbones.registry import backbone_of
 from .correction import Correction, ScoreFunction, gradient_of, score_gradient
 from .corrector import Corrector
@@ -108,8 +109,8 @@ def self_correcting(
         The run, with its scores as they come.
 
     Raises:
-        ValueError: the adapter does not fit the model, or the scheduler does not say how much
-            noise there is.
+        ValueError: the adapter does not fit the model, the scheduler does not say how much noise
+            there is, or the network's weights come and go layer by layer.
     """
     correction = correction or Correction()
     backbone, scheduler = backbone_of(pipeline), pipeline.scheduler
@@ -119,6 +120,7 @@ def self_correcting(
         yield run
         return
     backbone.path.weights(torch.zeros(1))  # refuse what has no noise before anything is drawn
+    check_resident(backbone.module)
     module, fresh, inside = backbone.module, True, False
     plain = module.forward
 

@@ -17,7 +17,8 @@ from torch.nn.functional import interpolate
 
 from .adapter import DiscriminativeAdapter
 from .backbones.autoencoders import cell_of, encode
-from .backbones.base import Backbone, BackboneCall, TapReached, check_adapter, rows_of
+from .backbones.base import Backbone, BackboneCall, TapReached, rows_of
+from .backbones.checks import check_adapter
 from .backbones.registry import backbone_of
 from .diffusers import branches, conditional_rows, score_function
 from .grounding import confidence
@@ -296,6 +297,14 @@ def noised(
     return noised_at(backbone, latents, noise, sigma, inputs)
 
 
+def renoised(
+    backbone: Backbone, call: BackboneCall, clean: torch.Tensor, noise: torch.Tensor, level: int
+) -> BackboneCall:
+    """A call on its clean predictions `[R, ...]`, like its latents, with noise at a level."""
+    sigma = torch.full_like(call.sigmas(), backbone.path.sigma(level))
+    return call.at(_mixed(backbone, clean, noise, sigma), sigma)
+
+
 def noised_at(
     backbone: Backbone,
     latents: torch.Tensor,
@@ -304,7 +313,14 @@ def noised_at(
     inputs: dict[str, Any],
 ) -> BackboneCall:
     """As :func:`noised`, each latent at a level of its own: `sigma` `[B]`."""
-    shape = (-1, *[1] * (latents.ndim - 1))
-    alpha, scale = (part.to(latents).view(shape) for part in backbone.path.weights(sigma))
-    x = backbone.packed((alpha * latents + scale * noise).to(backbone.module.dtype))
-    return BackboneCall(x, sigma, inputs)
+    mixed = _mixed(backbone, latents, noise, sigma)
+    return BackboneCall(backbone.packed(mixed.to(backbone.module.dtype)), sigma, inputs)
+
+
+def _mixed(
+    backbone: Backbone, clean: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor
+) -> torch.Tensor:
+    """`α x₀ + s ε`."""
+    shape = (-1, *[1] * (clean.ndim - 1))
+    alpha, scale = (part.to(clean).view(shape) for part in backbone.path.weights(sigma))
+    return alpha * clean + scale * noise

@@ -21,7 +21,7 @@ from .backbones.registry import backbone_of
 from .correction import Correction
 from .corrector import Corrector, step_at
 from .diffusers import branches, conditional_rows, score_function, self_correcting, starts_of
-from .reading import noise_draws
+from .reading import noise_draws, renoised
 from .settings import check_settings, setting
 
 READ_AT = 400
@@ -302,10 +302,7 @@ class Searching:
         guided = guided[self._rows.to(guided.device)].to(call.x)
         clean = model.clean(call.sigmas(), call.x, guided)
         noise = noise_draws(clean, 1, 0).expand_as(clean)  # the same for all: they compare
-        sigma = torch.full_like(call.sigmas(), model.path.sigma(READ_AT))
-        shape = (-1, *[1] * (clean.ndim - 1))
-        alpha, share = (part.to(clean).view(shape) for part in model.path.weights(sigma))
-        again = call.at(alpha * clean + share * noise, sigma)
+        again = renoised(model, call, clean, noise, READ_AT)
         score = score_function(model, self._adapter, again, self._alive_text(), self._plainly)
         self.pool.note(self._step, score(again.x), *self._which, reread=True)
 

@@ -79,11 +79,11 @@ def scheduler_of(**config: Any) -> Any:
     return FlowMatchEulerDiscreteScheduler(**config)
 
 
-def _vae() -> Any:
+def _vae(latent_channels: int = 16) -> Any:
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
-        block_out_channels=[8] * 4, norm_num_groups=4, latent_channels=16,
+        block_out_channels=[8] * 4, norm_num_groups=4, latent_channels=latent_channels,
         down_block_types=["DownEncoderBlock2D"] * 4, up_block_types=["UpDecoderBlock2D"] * 4,
         scaling_factor=1.5, shift_factor=0.06, use_quant_conv=False, use_post_quant_conv=False,
     )  # fmt: skip
@@ -136,6 +136,29 @@ def _sd3(**config: Any) -> Any:
         vae=_vae(), text_encoder=first, text_encoder_2=_clip(projection=True),
         tokenizer=tokenizer, tokenizer_2=tokenizer, text_encoder_3=None, tokenizer_3=None,
     )  # fmt: skip
+
+
+def sdxl_pipeline() -> Any:
+    """SDXL: two text encoders, and a UNet that is told the size."""
+    from diffusers import DDIMScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        block_out_channels=(16, 32, 32), norm_num_groups=8, attention_head_dim=8,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1, cross_attention_dim=2 * TEXT, use_linear_projection=True,
+        addition_embed_type="text_time", addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=TEXT + 6 * 8,
+    )  # fmt: skip
+    tokenizer = load_tokenizer()
+    pipeline = StableDiffusionXLPipeline(
+        unet=unet, vae=_vae(latent_channels=4), scheduler=DDIMScheduler(),
+        text_encoder=_clip(projection=False), text_encoder_2=_clip(projection=True),
+        tokenizer=tokenizer, tokenizer_2=tokenizer,
+    )  # fmt: skip
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
 
 
 def _flux(**config: Any) -> Any:

@@ -13,8 +13,6 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from ..config import AdapterConfig
-
 Reader = Callable[[torch.Tensor], torch.Tensor]
 """Called with the tapped feature map `[R, C, h, w]`; returns what the pass goes on with, of the
 same shape, or raises :class:`TapReached` to end the pass there."""
@@ -115,6 +113,7 @@ class Backbone(Protocol):
         module: the network.
         path: its noise.
         patch: latent cells per side of what the network takes as one.
+        sign: −1 where the pipeline turns a prediction round before the scheduler gets it.
     """
 
     family: str
@@ -122,6 +121,7 @@ class Backbone(Protocol):
     module: nn.Module
     path: NoisePath
     patch: int
+    sign: float
 
     def taps(self) -> Mapping[str, int]:
         """Tap name → channels, in order of computation."""
@@ -291,73 +291,3 @@ def rows_of(value: Any, rows: slice | torch.Tensor, total: int) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(rows_of(item, rows, total) for item in value)
     return value
-
-
-def default_tap(taps: Mapping[str, int]) -> str:
-    """Where an adapter reads a network unless told.
-
-    The paper's up1 of a UNet; a transformer's block at a third of its depth, where the content
-    stands and little of the pass is needed.
-    """
-    if "up1" in taps:
-        return "up1"
-    return list(taps)[max(0, round(len(taps) / 3) - 1)]
-
-
-def check_taps(taps: Mapping[str, int], tap: str, channels: int) -> None:
-    """Check that an adapter can read a network.
-
-    Args:
-        taps: of the network; see :meth:`Backbone.taps`.
-        tap, channels: what the adapter expects.
-
-    Raises:
-        ValueError: the tap is missing or has another width.
-    """
-    if tap not in taps:
-        raise ValueError(
-            f"this adapter reads the tap {tap!r}, the model has {', '.join(taps)}: load an adapter "
-            "that was trained on this model's family"
-        )
-    if taps[tap] != channels:
-        raise ValueError(
-            f"this adapter expects {channels} channels at tap {tap}, the model has {taps[tap]}: "
-            "load an adapter that was trained on this model's family"
-        )
-
-
-def check_family(family: str, wanted: str) -> None:
-    """Check that a network is of the family that an adapter was trained on.
-
-    Raises:
-        ValueError: it is of another one.
-    """
-    if family != wanted:
-        raise ValueError(
-            f"this adapter was trained on a model of family {wanted}, the model is of family "
-            f"{family}: load an adapter for {family}, or the model that the adapter belongs to"
-        )
-
-
-def check_text(family: str, sources: Sequence[str], source: str) -> None:
-    """Check that a family has the text vector that an adapter was trained on.
-
-    Raises:
-        ValueError: it has others only.
-    """
-    if source not in sources:
-        raise ValueError(
-            f"this adapter compares with the text vector {source!r}; the text encoders of {family} "
-            f"give {' or '.join(sources)}: load an adapter that was trained on {family}"
-        )
-
-
-def check_adapter(backbone: Backbone, config: AdapterConfig) -> None:
-    """Check that an adapter reads a network, and has a text vector of its family.
-
-    Raises:
-        ValueError: family, tap, width or text vector differ.
-    """
-    check_family(backbone.family, config.family)
-    check_taps(backbone.taps(), config.tap, config.in_channels)
-    check_text(backbone.family, backbone.texts, config.text)

@@ -101,6 +101,7 @@ class StableDiffusion:
     family = "unet"
     texts = ("eos_hidden", "pooled")
     patch = 1
+    sign = 1.0
 
     def __init__(self, pipeline: Any) -> None:
         self._pipeline = pipeline

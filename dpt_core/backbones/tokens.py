@@ -125,6 +125,8 @@ class Transformer:
                 undo.enter_context(replaced(self.module, "gradient_checkpointing", False))
                 undo.enter_context(recomputed([block for _, block in self._places()]))
             given = self._given(call) | {"return_dict": False}
+            # Networks take things out of the dictionaries that they are given.
+            given = {key: dict(v) if isinstance(v, dict) else v for key, v in given.items()}
             return self._prediction(forward(**given)[0], call)
 
     def result(self, call: BackboneCall, predicted: torch.Tensor) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from . import emit
@@ -33,6 +34,8 @@ def generate(
     search: SearchOptions = SearchOptions(),
     lora: Lora = 1.0,
     sampling: SamplingOptions = SamplingOptions(),
+    width: Positive | None = None,
+    height: Positive | None = None,
     batch_size: Positive = 1,
     device: Device = "auto",
 ) -> None:
@@ -46,19 +49,23 @@ def generate(
         dpt generate MODEL_DIR "two birds" --adapter dpt.safetensors --candidates 4
 
     Args:
-        model: A diffusers model directory: SD 1.x, 2.x or SDXL.
+        model: A diffusers model directory: SD 1.x, 2.x, SDXL, SD 3, Flux, Qwen-Image or Z-Image.
         prompt: What to draw.
         adapter: A DPT checkpoint: .safetensors or published .bin. Without one the model draws
             plainly.
         out: Folder for the pictures.
         count: How many pictures, each of them searched for where there are candidates.
         seed: Seed of the first picture; of a search, of its first candidate.
+        width: Of the pictures in pixels; by default the model's own.
+        height: Of the pictures; by default the width.
         batch_size: Pictures drawn together.
     """
     wanted, looking = correction_of(correction), search_of(search)
     if looking and adapter is None:
         raise ValueError("a search chooses by the adapter's score: give one with --adapter")
     settings = sampling.sampling(wanted if adapter else None)
+    if sides := [each for each in (height, width) if each]:
+        settings = replace(settings, size=(sides[0], sides[-1]))
     device = chosen_device(device)
     if adapter is None:
         pipeline, network = load_pipeline(model, device), None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from . import say
 if TYPE_CHECKING:
     from ..evaluation.models import Models
 
-PARTS = ("unet", "vae", "text_encoder", "scheduler")
+PARTS = ("vae", "text_encoder", "scheduler")
 
 
 def chosen_device(name: str = "auto") -> str:
@@ -80,7 +81,8 @@ def load_pipeline(folder: Path, device: str) -> Any:
 
     Args:
         folder: the directory.
-        device: of :func:`chosen_device`; weights are float16 on all but the CPU.
+        device: of :func:`chosen_device`; on all but the CPU the weights of UNets are float16, those
+            of transformers bfloat16.
 
     Raises:
         ValueError: the folder holds no pipeline that this package understands.
@@ -97,13 +99,16 @@ def load_pipeline(folder: Path, device: str) -> Any:
     import torch
     from diffusers import DiffusionPipeline
 
+    from ..backbones.registry import backbone_of
+
     _quiet()
-    dtype = torch.float32 if torch.device(device).type == "cpu" else torch.float16
-    pipeline = DiffusionPipeline.from_pretrained(folder, local_files_only=True)
+    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    half = torch.float16 if "unet" in index else torch.bfloat16
+    dtype = torch.float32 if torch.device(device).type == "cpu" else half
+    pipeline = DiffusionPipeline.from_pretrained(folder, local_files_only=True, torch_dtype=dtype)
     if lacking := [name for name in PARTS if getattr(pipeline, name, None) is None]:
-        raise ValueError(
-            f"{folder} is no Stable Diffusion 1.x, 2.x or SDXL: it has no {', '.join(lacking)}"
-        )
+        raise ValueError(f"{folder} is no text-to-image model: it has no {', '.join(lacking)}")
+    backbone_of(pipeline)  # refuse what cannot be read before it is moved
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device, dtype)
 

@@ -103,7 +103,8 @@ class SamplingOptions:
 
     Attributes:
         steps: Denoising steps.
-        guidance: Classifier-free guidance scale, above 1.
+        guidance: Guidance scale, at least 1; 1 for distilled models, which need none. Flux is told
+            it.
     """
 
     steps: Positive = 20

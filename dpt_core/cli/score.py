@@ -28,7 +28,7 @@ def score(
             --adapter dpt.safetensors
 
     Args:
-        model: A diffusers model directory: SD 1.x, 2.x or SDXL.
+        model: A diffusers model directory: SD 1.x, 2.x, SDXL, SD 3, Flux, Qwen-Image or Z-Image.
         prompt: The text to compare with.
         images: Pictures to score.
         seed: Seed of the noise.

@@ -20,7 +20,7 @@ from ..backbones.registry import backbone_of
 from ..correction import Correction, score_gradient, step
 from ..diffusers import replaced, score_function, text_vectors
 from ..generation import Sampling, generate
-from ..reading import noise_draws, noised
+from ..reading import noise_draws, renoised
 from ..search import READ_AT
 from .statistics import Estimate, average
 
@@ -50,8 +50,7 @@ def directions(
     """Look at every step of plain sampling, which is not changed.
 
     Args:
-        pipeline: a diffusers pipeline that calls its network once a step, guided, with the
-            unconditional rows first.
+        pipeline: a diffusers pipeline that calls its network once a step.
         adapter: the adapter, on its device.
         prompts, seeds: one of each per picture.
         sampling: how; its correction says how far the latents move.
@@ -64,8 +63,9 @@ def directions(
     plain, found = module.forward, []
 
     def forward(*args: Any, **kwargs: Any) -> Any:
-        output, call = plain(*args, **kwargs), backbone.call(args, kwargs)
-        call = call.select(slice(len(call.x) // 2, None))
+        whole = backbone.call(args, kwargs)
+        predicted, rows = backbone.run(plain, whole), backbone.conditional(whole)
+        call = whole.select(rows)
         sigma, x = call.sigmas(), call.x
         score = score_function(backbone, adapter, call, text, plain)
         _, gradient = score_gradient(x, score)
@@ -75,20 +75,20 @@ def directions(
             noise_variance=noise.variance,
         ) / noise.scale  # fmt: skip
         with torch.no_grad():
-            moved = backbone.run(plain, replace(call, x=x + move))[0]
+            moved = backbone.run(plain, replace(call, x=x + move))
             before, after = (
-                backbone.clean(sigma, x, each) for each in (output[0][len(x) :], moved)
+                backbone.clean(sigma, x, backbone.sign * each) for each in (predicted[rows], moved)
             )
             change = after - before
             cosine = torch.cosine_similarity(gradient.flatten(1), change.flatten(1))
             draw = noise_draws(before, 1, 0).expand_as(before)
             scores = []
             for clean in (before, after):
-                again = noised(backbone, clean, draw, READ_AT, call.inputs)
+                again = renoised(backbone, call, clean, draw, READ_AT)
                 scores.append(score_function(backbone, adapter, again, text, plain)(again.x))
         level = float(backbone.path.level(sigma[:1]))
         found.append((level, cosine.cpu(), (scores[1] - scores[0]).cpu()))
-        return output
+        return backbone.result(whole, predicted)
 
     with replaced(module, "forward", forward):
         generate(pipeline, prompts, seeds, sampling.plain)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..adapter import DiscriminativeAdapter
-from ..backbones.base import check_adapter, default_tap
+from ..backbones.checks import check_adapter, default_tap
 from ..backbones.prompts import moments_of
 from ..checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ..config import AdapterConfig

@@ -225,7 +225,7 @@ class Scorer:
         """
         parts, start, whole = [], 0, _together(call)
         while start < count:
-            fitting = self._rows_that_fit(call.x)
+            fitting = self._rows_that_fit(call)
             self._recompute |= fitting < (len(call.x) if whole else 1)
             end = count if whole else min(start + max(fitting, 1), count)
             try:
@@ -256,9 +256,10 @@ class Scorer:
             for each in zip(*parts, strict=True)
         )
 
-    def _rows_that_fit(self, x: torch.Tensor) -> int:
-        row = self.backbone.saved_bytes(self._config.tap, x.shape)
-        return min(self._most_rows, int(management.get_free_memory(x.device) // row))
+    def _rows_that_fit(self, call: ModelCall) -> int:
+        references = [each.shape for each in call.inputs.get("ref_latents") or ()]
+        row = self.backbone.saved_bytes(self._config.tap, call.x.shape, references)
+        return min(self._most_rows, int(management.get_free_memory(call.x.device) // row))
 
 
 def tap_not_reached(tap: str, call: ModelCall) -> ValueError:

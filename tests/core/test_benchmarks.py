@@ -215,7 +215,7 @@ def test_the_shapes_world_is_judged(model_folder, tmp_path):
         (("--prompts", "shapes", "--inception", "none"), "no such file"),
         (("--prompts", "shapes", "--reference", "none"), "FID needs real pictures"),
         (("--prompts", "shapes", "--arm", "other"), "the arms are base, self-correction, lora"),
-        (("--prompts", "shapes", "--guidance", 1), "guidance must be above 1"),
+        (("--prompts", "shapes", "--guidance", 0.5), "guidance must be at least 1; got 0.5"),
     ],
 )
 def test_mistakes_get_a_message_before_anything_is_drawn(model_folder, tmp_path, words, message):

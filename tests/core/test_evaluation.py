@@ -557,7 +557,7 @@ def test_generate_and_score_take_any_directory(weights, tmp_path):
     [
         (("demo", "a dog on a skateboard"), "the shapes world cannot draw 'a dog on a skateboard'"),
         (("demo", "a red circle", "--weights", "nowhere"), "lacks unet.safetensors in nowhere"),
-        (("demo", "a red circle", "--guidance", 1), "guidance must be above 1"),
+        (("demo", "a red circle", "--guidance", 0.5), "guidance must be at least 1; got 0.5"),
         (("demo", "a red circle", "--step", "other"), "step must be one of published, normalised"),
         (
             ("generate", ".", "x", "--start-percent", 0.6, "--end-percent", 0.5),

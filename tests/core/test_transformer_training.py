@@ -160,7 +160,7 @@ def test_command_line(name, data_folder, tmp_path):
     said = invoke("score", tmp_path / "model", "a dog", tmp_path / "x.png", "--adapter", tuned)
     assert "x.png" in said
     drawn = [
-        "--size", SIDE, "--steps", 2, "--count", 1, "--guidance", 1, "--out", tmp_path / "out",
+        "--width", SIDE, "--steps", 2, "--count", 1, "--guidance", 1, "--out", tmp_path / "out",
         "--candidates", 2,
     ]  # fmt: skip
     invoke("generate", tmp_path / "model", "a dog", "--adapter", tuned, *drawn)

@@ -10,7 +10,8 @@ import torch
 from tiny_pipelines import SIZE, TAPS, adapter_for, every_pipeline, pipeline_of, scheduler_of
 
 from dpt_core.backbones.autoencoders import decode
-from dpt_core.backbones.base import BackboneCall, check_adapter, read_features, replaced
+from dpt_core.backbones.base import BackboneCall, read_features, replaced
+from dpt_core.backbones.checks import check_adapter
 from dpt_core.backbones.registry import backbone_of
 from dpt_core.correction import MODES, PRESETS, Correction, score_gradient
 from dpt_core.diffusers import score_function, self_correcting, text_vectors
@@ -304,3 +305,15 @@ def test_another_schedule(pipeline, adapter):
         with self_correcting(pipeline, adapter, text, wanted) as run:
             generate(pipeline, PROMPTS, SEEDS, sampling(steps=8))
     assert run.corrected == {2, 3, 4}
+
+
+def test_weights_that_come_and_go_are_refused(family, adapter):
+    """A gradient through them could be wrong without an error."""
+    pipeline = pipeline_of(family)
+    text = torch.randn(1, adapter.config.text_width)
+    pipeline.transformer.enable_group_offload(
+        onload_device=torch.device("cpu"), offload_type="leaf_level"
+    )
+    with pytest.raises(ValueError, match="take enable_model_cpu_offload"):
+        with self_correcting(pipeline, adapter, text):
+            pass

@@ -15,6 +15,7 @@ from dpt_pack.nodes.ksampler import KSampler
 from dpt_pack.nodes.search_ksampler import SearchKSampler, report, summary
 from runs import corrected, distance, latents, sample
 from tiny_models import tiny_adapter, tiny_model, tiny_text, with_control
+from tiny_transformers import PRESENT, adapter_for, latent_for, text_for, tiny_transformer
 
 STRENGTH = 500.0
 WANTED = Correction(STRENGTH, 0.0, 0.6, 1, "lagged", "published")
@@ -166,3 +167,20 @@ def test_inputs_are_those_of_the_search():
     assert set(comfy.samplers.KSampler.SAMPLERS) == set(
         next(each for each in schema.inputs if each.id == "sampler_name").options
     )
+
+
+@pytest.mark.parametrize("family", [name for name in ("flux", "z_image", "sd3") if name in PRESENT])
+@pytest.mark.parametrize("correction", [Correction(0.0), WANTED])
+def test_search_on_transformers(family, correction):
+    """The winner is what its seed gives alone, without and with guidance."""
+    with torch.inference_mode():
+        transformer, reader = tiny_transformer(family), adapter_for(family)
+        run = {
+            "positive": text_for(family, 1), "negative": text_for(family, 2),
+            "latent": latent_for(family), "cfg": 1.0 if family == "flux" else 4.0,
+        }  # fmt: skip
+        found, rows = find(transformer, reader, correction=correction, **run)
+        ((kept,),) = found.kept
+        drawn = alone(transformer, reader, kept.seed, correction, **run)
+        assert torch.equal(kept.latent["samples"], drawn)
+        assert -1 <= kept.score <= 1 and rows

@@ -110,6 +110,8 @@ def test_reference_latents(family):
     assert look_at(family, differs, positive=positive) <= 1e-3
     with_it = gradient_of(family, positive=positive)
     assert distance(with_it, gradient_of(family)) > 0.01
+    told = look_at(family, lambda scorer, apply, call, rows: call.inputs, positive=positive)
+    assert [each.shape[-2:] for each in told["ref_latents"]] == [(6, 4)]  # memory counts them
 
 
 def overwrite_buffers(monkeypatch) -> list[int]:
@@ -344,3 +346,6 @@ def test_memory_is_what_was_measured_at_real_size():
     for block, measured in ((13, 4.9), (18, 6.7), (27, 10.0)):
         estimated = backbone.saved_bytes(f"block{block}", (1, 16, 128, 128)) / 2**30
         assert measured <= estimated <= 1.1 * measured
+        picture = 1, 16, 128, 128
+        beside = backbone.saved_bytes(f"block{block}", picture, [picture]) / 2**30
+        assert beside / estimated == pytest.approx((2 * 4096 + 512) / (4096 + 512))

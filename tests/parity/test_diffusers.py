@@ -11,7 +11,8 @@ import torch
 from diffusers import DDIMScheduler, EDMEulerScheduler
 
 from dpt_core import PRESETS, AdapterConfig, Correction, load_checkpoint
-from dpt_core.backbones.base import BackboneCall, check_taps
+from dpt_core.backbones.base import BackboneCall
+from dpt_core.backbones.checks import check_taps
 from dpt_core.backbones.stable_diffusion import StableDiffusion
 from dpt_core.correction import score_gradient
 from dpt_core.diffusers import score_function, self_correcting

@@ -40,8 +40,11 @@ class HostBackbone(Protocol):
         """What can be computed again on the way back, below a tap."""
         ...
 
-    def saved_bytes(self, tap: str, shape: Sequence[int]) -> float:
-        """Memory of a gradient pass to a tap, of one row of a latent's `shape` `[1, C, h, w]`."""
+    def saved_bytes(
+        self, tap: str, shape: Sequence[int], references: Sequence[Sequence[int]] = ()
+    ) -> float:
+        """Memory of a gradient pass to a tap, of one row of a latent's `shape` `[1, C, h, w]`, with
+        reference latents of the shapes `references`."""
         ...
 
     def from_pooled(self, source: str, pooled: torch.Tensor | None) -> torch.Tensor | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
-from ....dpt_core.backbones.base import check_family, check_taps
+from ....dpt_core.backbones.checks import check_family, check_taps
 from ....dpt_core.config import AdapterConfig
 from . import tokens
 from .base import HostBackbone

@@ -18,7 +18,8 @@ import torch
 from einops import rearrange
 from torch import nn
 
-from ....dpt_core.backbones.base import Reader, check_text
+from ....dpt_core.backbones.base import Reader
+from ....dpt_core.backbones.checks import check_text
 from ..calls import ModelCall
 
 TEXT_TOKENS = 512
@@ -192,9 +193,12 @@ class TokenBackbone:
         """The blocks up to a tap."""
         return [block for _, block in self._places()[: int(tap.removeprefix("block")) + 1]]
 
-    def saved_bytes(self, tap: str, shape: Sequence[int]) -> float:
+    def saved_bytes(
+        self, tap: str, shape: Sequence[int], references: Sequence[Sequence[int]] = ()
+    ) -> float:
         """By the measured number of activations that a block of the family saves."""
-        cells = shape[-1] * shape[-2] / self._patch() ** 2
+        pictures = shape, *references
+        cells = sum(each[-1] * each[-2] for each in pictures) / self._patch() ** 2
         size = (self._model.manual_cast_dtype or self._model.get_dtype()).itemsize
         width = attrgetter(self._what.width)(self._network)
         blocks = int(tap.removeprefix("block")) + 1

@@ -17,7 +17,8 @@ from comfy.ldm.modules.attention import BasicTransformerBlock
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 from torch import nn
 
-from ....dpt_core.backbones.base import Reader, check_text
+from ....dpt_core.backbones.base import Reader
+from ....dpt_core.backbones.checks import check_text
 from ....dpt_core.backbones.stable_diffusion import split_tap, unet_taps
 from ..calls import ModelCall
 
@@ -78,7 +79,9 @@ class UNetBackbone:
         parts = (ResBlock, BasicTransformerBlock)
         return [part for part in self._unet.modules() if isinstance(part, parts)]
 
-    def saved_bytes(self, tap: str, shape: Sequence[int]) -> float:
+    def saved_bytes(
+        self, tap: str, shape: Sequence[int], references: Sequence[Sequence[int]] = ()
+    ) -> float:
         """By the host's estimate for a plain pass."""
         return self._model.memory_required([1, *shape[1:]]) * GRADIENT_MEMORY
 
