@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""SD 3 and Flux of the same weights draw the same corrected picture in the host and diffusers."""
-=======
 """SD 3 and Flux with the same weights draw the same corrected picture here and in diffusers."""
->>>>>>> mmdit
 
 from __future__ import annotations
 
