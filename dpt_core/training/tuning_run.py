@@ -40,8 +40,8 @@ class TuneSettings:
     Attributes:
         steps, batch_size, learning_rate: of the optimiser.
         rank: of the LoRA.
-        candidates: pictures of each prompt, at least 2; none is corrected, for correction raises the
-            score of wrong pictures too.
+        candidates: pictures of each prompt, at least 2; none is corrected, for correction raises
+            the score of wrong pictures too.
         earliest: least noise level that is trained; layouts form above.
         anchored: share of a batch without prompt, held to the untuned prediction.
         seed: of everything random.
