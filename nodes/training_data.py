@@ -7,7 +7,7 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..dpt_core.demo.scenes import demo_scenes
-from ..dpt_core.training.data.automatic import automatic_negatives
+from ..dpt_core.negatives import hard_negatives
 from ..dpt_core.training.data.captioned import from_lists, read_folder
 from ..dpt_core.training.data.images import LARGEST
 from ..dpt_core.training.data.rows import NEGATIVES, CaptionedPictures, with_negatives
@@ -97,7 +97,7 @@ class TrainingData(io.ComfyNode):
         boxes: list | None = None,
     ) -> io.NodeOutput:
         data = read_data(folder[0], size[0], images, captions, boxes)
-        made = with_negatives(data, negatives[0], automatic_negatives)
+        made = with_negatives(data, negatives[0], hard_negatives)
         phrases = sum(len(row.boxes) for row in data.grounding)
         show(
             cls.hidden.unique_id,

@@ -42,8 +42,7 @@ class TuneLoRA(io.ComfyNode):
                     default=DEFAULTS.candidates,
                     min=2,
                     max=64,
-                    step=2,
-                    tooltip="Pictures of each prompt, half of them drawn with self-correction.",
+                    tooltip="Pictures of each prompt.",
                 ),
                 io.Int.Input(
                     "sampling_steps",

@@ -87,13 +87,12 @@ def find(
     kept: Sequence[Mapping[str, torch.Tensor]],
     examples: Sequence[Example],
 ) -> list[Found]:
-    """The surest box in the grounding pass of some examples, the first ones that were kept."""
+    """The surest box in the grounding pass of some examples, the first ones of the first shard."""
     if not examples or not adapter.config.grounding_queries:
         return []
     device, count = adapter.logit_scale.device, len(examples)
-    features = torch.cat([shard["features"][:, len(PAIRS)] for shard in kept])[:count]
-    levels = torch.cat([shard["levels"] for shard in kept])[:count].to(device)
-    answer = adapter(features.to(device).float(), levels)
+    features, levels = (kept[0][name][:count].to(device) for name in ("features", "levels"))
+    answer = adapter(features[:, len(PAIRS)].float(), levels)
     boxes, sure = ground(answer.logits, answer.boxes, torch.ones(count, 2, device=device))
     best = sure.argmax(1)
     return [

@@ -40,7 +40,8 @@ class TuneSettings:
     Attributes:
         steps, batch_size, learning_rate: of the optimiser.
         rank: of the LoRA.
-        candidates: pictures of each prompt, even; every second one is drawn with correction.
+        candidates: pictures of each prompt, at least 2; none is corrected, for correction raises
+            the score of wrong pictures too.
         earliest: least noise level that is trained; layouts form above.
         anchored: share of a batch without prompt, held to the untuned prediction.
         seed: of everything random.
@@ -59,9 +60,9 @@ class TuneSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.rank < 1 or self.candidates < 2 or self.candidates % 2:
+        if self.rank < 1 or self.candidates < 2:
             raise ValueError(
-                "rank must be at least 1 and candidates even, at least 2; got "
+                "rank must be at least 1 and candidates at least 2; got "
                 f"{self.rank} and {self.candidates}"
             )
         self.loop()
@@ -92,7 +93,7 @@ class Studio(Protocol):
     device: torch.device
     lora: nn.Module
 
-    def draw(self, prompt: str, seed: int, count: int, corrected: bool) -> torch.Tensor:
+    def draw(self, prompt: str, seed: int, count: int) -> torch.Tensor:
         """`[count, ...]` latents as a VAE encodes them, on the CPU, with the LoRA as it is now."""
         ...
 
@@ -196,16 +197,12 @@ class TuningRun:
         settle(self.folder / "settings.json", ours, "Delete it, or take another run name", free=())
         self._aside = prompts[::DEVELOPMENT]
         rest = [prompt for place, prompt in enumerate(prompts) if place % DEVELOPMENT]
-        half = self.settings.candidates // 2
 
         def make(indices: range) -> dict[str, torch.Tensor]:
             self._check(f"after drawing for {indices.start} of {len(rest)} prompts")
             prompt = rest[indices.start]
-            drawn = [
-                studio.draw(prompt, self._seed(f"{indices.start}-{corrected}"), half, corrected)
-                for corrected in (False, True)
-            ]
-            latents = torch.cat(drawn)
+            seed = self._seed(str(indices.start))
+            latents = studio.draw(prompt, seed, self.settings.candidates)
             return {"latents": latents.half(), "rewards": studio.rewards(latents, prompt)}
 
         def progress(done: int) -> None:
@@ -250,7 +247,7 @@ class TuningRun:
             for name, each in (("without", untuned), ("with", studio)):
                 self._check("while comparing")
                 self.observer.progress(f"drawing {name} the LoRA", 0, 1)
-                drawn = [each.draw(text, self._seed(text), 1, False) for text in self._aside]
+                drawn = [each.draw(text, self._seed(text), 1) for text in self._aside]
                 pictures.append(torch.cat(drawn))
             write_tensors(path, {"pictures": torch.stack(pictures)})
         pictures = load_file(path)["pictures"]

@@ -22,7 +22,6 @@ from torch.nn.functional import linear
 from nodes import common_ksampler  # the host's nodes.py: ours is a relative import away
 
 from ...dpt_core.checkpoint import Checkpoint
-from ...dpt_core.correction import PRESETS
 from ...dpt_core.fingerprints import fingerprint
 from ...dpt_core.lora import GENERIC, lora_key
 from ...dpt_core.training.loop import Interrupted
@@ -30,7 +29,6 @@ from ...dpt_core.training.observer import Observer
 from ...dpt_core.training.tuning_run import Tuned, TuneSettings, TuningRun
 from .adapter import LoadedAdapter, managed
 from .backbones.registry import backbone_of, check_backbone
-from .correction import with_self_correction
 from .encode import encode_prompt
 from .gradients import WeightViews, differentiable, recomputed
 from .lora import with_lora
@@ -108,15 +106,11 @@ class HostStudio:
         size = list(self._latent["samples"].shape[1:])
         return {"sampling steps": self._steps, "cfg": self._cfg, "latent": size}
 
-    def draw(self, prompt: str, seed: int, count: int, corrected: bool) -> torch.Tensor:
-        model = self.model
-        if corrected:
-            correction = next(iter(PRESETS.values()))
-            model = with_self_correction(model, self.adapter, correction)
+    def draw(self, prompt: str, seed: int, count: int) -> torch.Tensor:
         empty = self._latent["samples"][:1]
         latent = {"samples": empty.repeat(count, *[1] * (empty.ndim - 1))}
         (drawn,) = common_ksampler(
-            model, seed, self._steps, self._cfg, SAMPLER, SCHEDULER, self._encode(prompt),
+            self.model, seed, self._steps, self._cfg, SAMPLER, SCHEDULER, self._encode(prompt),
             self._encode(""), latent,
         )  # fmt: skip
         return drawn["samples"].cpu().float()

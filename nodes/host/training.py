@@ -80,18 +80,16 @@ class EncodedPictures:
 
     Args:
         pictures: the pictures.
-        latents: by name.
+        latents: by name, with the sizes of the pictures.
     """
 
-    def __init__(self, pictures: PictureSource, latents: dict[str, torch.Tensor]) -> None:
+    def __init__(self, pictures: PictureSource, latents: Mapping[str, Picture]) -> None:
         self.folder, self.size = pictures.folder, pictures.size
         self._pictures, self._latents = pictures, latents
-        self._sizes: dict[str, tuple[int, int]] = {}
 
     def __call__(self, name: str, where: str, rng: random.Random | None = None) -> Picture:
-        if name not in self._sizes:
-            self._sizes[name] = self._pictures(name, where, rng)[1:]
-        return Picture(self._latents[name].float(), *self._sizes[name])
+        latent, width, height = self._latents[name]
+        return Picture(latent.float(), width, height)
 
     def bytes_of(self, name: str, where: str) -> int:
         return self._pictures.bytes_of(name, where)
@@ -150,7 +148,7 @@ def train_on(
             )
             trained.append(run.finish())
 
-        with_passes(model, texts, next(iter(latents.values()))[None].float(), work)
+        with_passes(model, texts, next(iter(latents.values())).tensor[None].float(), work)
     except Interrupted:
         management.throw_exception_if_processing_interrupted()
         raise
@@ -159,7 +157,7 @@ def train_on(
 
 def encode_all(
     vae: Any, data: CaptionedPictures, folder: Path, observer: Observer
-) -> dict[str, torch.Tensor]:
+) -> dict[str, Picture]:
     """Latents of all pictures by name, `[C, h, w]` float16; kept in a folder named by the data."""
     names = data.names()
     listed, total = list(names), len(names)
@@ -168,17 +166,25 @@ def encode_all(
         if observer.stopped():
             raise Interrupted("stopped while encoding pictures")
         some = [listed[index] for index in indices]
-        pictures = torch.stack([data.images(name, names[name], None).tensor for name in some])
+        read = [data.images(name, names[name], None) for name in some]
+        pictures = torch.stack([each.tensor for each in read])
+        sizes = torch.tensor([[each.width, each.height] for each in read])
         with torch.inference_mode():
             pixels = rearrange(pictures, "b c h w -> b h w c") / 2 + 0.5
-            return {"latents": encode_pictures(vae, pixels).half().cpu()}
+            latents = encode_pictures(vae, pixels).half().cpu()
+        return {"latents": latents.clone(), "sizes": sizes}
 
     def progress(done: int) -> None:
         observer.progress(f"encoding pictures: {done} of {total}", done, total)
 
     place = folder / data.digest()
     shards = in_shards(place, total, LATENTS_AT_ONCE, make, progress)
-    return dict(zip(listed, torch.cat([shard["latents"] for shard in shards]), strict=True))
+    read = [
+        Picture(latent, *size)
+        for shard in shards
+        for latent, size in zip(shard["latents"], shard["sizes"].tolist(), strict=True)
+    ]
+    return dict(zip(listed, read, strict=True))
 
 
 def encode_texts(texts: HostTexts, wanted: Sequence[str], observer: Observer) -> None:

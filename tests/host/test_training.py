@@ -48,6 +48,11 @@ def totals(trained) -> torch.Tensor:
     return torch.tensor([row["total"] for row in trained.rows])
 
 
+def stacked(family: str, count: int) -> torch.Tensor:
+    """Latents of some pictures."""
+    return torch.stack([each.tensor for each in latents_for(family, toy_data(count)).values()])
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_learns(family, tmp_path):
     """The loss falls, the file loads and scores, and the model is bit for bit what it was."""
@@ -66,7 +71,7 @@ def test_every_family_learns(family, tmp_path):
     assert adapter.config.tap in backbone_of(model.model).taps()
     if adapter.config.text == "mean":
         assert adapter.checkpoint.adapter.text_mean.abs().max() > 0
-    latents = torch.stack(list(latents_for(family, toy_data(2)).values()))
+    latents = stacked(family, 2)
     found = measure(model, adapter, latents, encode_for(family)("picture 0 of 9"), 500, 1, 0)
     assert found.isfinite().all()
 
@@ -75,7 +80,7 @@ def test_every_family_learns(family, tmp_path):
 def test_rows_with_texts_of_their_own(family):
     """Rows that pass together are as each alone, also where their texts differ in length."""
     found = {}
-    latents = torch.stack(list(latents_for(family, toy_data(4)).values()))
+    latents = stacked(family, 4)
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(5))
     texts, levels = ["a", "bb", "ccc", "dddd"], torch.tensor([100, 300, 700, 950])
 

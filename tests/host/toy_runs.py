@@ -9,6 +9,7 @@ import torch
 from dpt_pack.dpt_core.training import adapter_run
 from dpt_pack.dpt_core.training.adapter_run import AdapterRun, Trained
 from dpt_pack.dpt_core.training.data.captioned import from_lists
+from dpt_pack.dpt_core.training.data.images import Picture
 from dpt_pack.dpt_core.training.data.rows import CaptionedPictures
 from dpt_pack.dpt_core.training.observer import Observer
 from dpt_pack.dpt_core.training.recipe import RunSettings
@@ -56,10 +57,12 @@ def toy_data(count: int = 9, boxes: bool = True) -> CaptionedPictures:
     return CaptionedPictures(tuple(rows), data.grounding, data.images)
 
 
-def latents_for(family: str, data: CaptionedPictures) -> dict[str, torch.Tensor]:
+def latents_for(family: str, data: CaptionedPictures) -> dict[str, Picture]:
     shape = (1, 4, 16, 16) if family == UNET else shape_for(family, 1, (8, 8))
     generator = torch.Generator().manual_seed(2)
-    return {name: torch.randn(shape[1:], generator=generator) for name in data.names()}
+    return {
+        name: Picture(torch.randn(shape[1:], generator=generator), 24, 20) for name in data.names()
+    }
 
 
 def toy_run(
@@ -83,7 +86,7 @@ def toy_run(
         found.append(run.finish())
 
     texts = HostTexts(encode_for(family), backbone_of(model.model))
-    with_passes(model, texts, next(iter(latents.values()))[None], work)
+    with_passes(model, texts, next(iter(latents.values())).tensor[None], work)
     return found[0]
 
 
