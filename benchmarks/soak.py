@@ -1,8 +1,8 @@
 """Hundreds of prompts in one ComfyUI: `python -m benchmarks.soak`.
 
-Every node, mode and preset, with the demo model. Every tenth prompt is interrupted, every seventh is
-wrong. Afterwards the host has to be alive, a plain picture has to be what it was before, to the
-byte, and memory has to be flat.
+Every node that draws or reads, every mode and preset, with the demo model. Every tenth prompt is
+interrupted, every seventh is wrong. Afterwards the host has to be alive, a plain picture has to be
+what it was before, to the byte, and memory has to be flat.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from cyclopts import run as command
-from rich.progress import track
+
+from dpt_core.cli import emit
 
 TESTS = Path(__file__).resolve().parent.parent / "tests"
 sys.path[:0] = [str(TESTS), str(TESTS / "host")]
@@ -183,7 +184,7 @@ def soak(server: Server, prompts: int) -> Soaked:
     for number, (kind, prompt) in enumerate(itertools.islice(queue(), prompts)):
         stop = number % INTERRUPTED == INTERRUPTED - 1 and kind == "good"
         try:
-            outcome = server.run(prompt, lambda seen: stop and server.post("interrupt", {}))
+            outcome = server.run(prompt, interrupt(server) if stop else lambda seen: None)
         except AssertionError as refusal:  # HTTP 400
             error = str(refusal)
         else:
@@ -204,6 +205,11 @@ def soak(server: Server, prompts: int) -> Soaked:
     if picture(server) != before:
         found.failures.append("a plain picture is not what it was before")
     return found
+
+
+def interrupt(server: Server) -> Callable[[Any], None]:
+    """Called after a prompt's first step of progress: cancels it."""
+    return lambda seen: server.post("interrupt", {})
 
 
 def queue() -> Iterator[tuple[str, Prompt]]:
@@ -242,12 +248,12 @@ def main(*, prompts: int = 200, most_growth: float = 1.1) -> None:
             found = soak(server, prompts)
         finally:
             server.stop()
-    print(
+    emit(
         f"{prompts} prompts: {found.done} drawn, {found.interrupted} interrupted, {found.refused} "
         f"refused, {len(found.failures)} failed; memory × {found.growth:.3f}"
     )
     for failure in found.failures:
-        print(" ", failure[:300])
+        emit(f"  {failure[:300]}")
     if found.failures or found.growth > most_growth:
         raise SystemExit(1)
 
