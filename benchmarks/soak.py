@@ -132,7 +132,7 @@ GOOD: tuple[Callable[[int], Prompt], ...] = (
 """Every node, mode and preset."""
 
 BAD: tuple[Callable[[int], Prompt], ...] = (
-    lambda n: custom(n, "exact", strength=float("nan")),
+    lambda n: custom(n, "exact", strength=-1.0),
     lambda n: custom(n, "exact", start_percent=0.9, end_percent=0.1),
     lambda n: custom(n, "backwards"),
     lambda n: custom(n, "exact", inner_steps=0),
