@@ -150,6 +150,9 @@ class _Sheet:
             self.picture(batch.pictures[place], x, verdict.held, badge)
             for part in _captions(verdict):
                 self.caption(part, x)
+            if verdict.parts and verdict.score is not None:  # the number second
+                score = f"score {_number(verdict)}"
+                self.paragraph(score, self.small, self.theme.faint, x, self.side)
             ends.append(self.y)
         self.y = max(ends) + self.gap // 2
 
@@ -210,15 +213,15 @@ class _Sheet:
 
 
 def _captions(verdict: Verdict) -> list[Part]:
-    """What stands below a picture: its parts first, the number second."""
-    if verdict.score is None:
+    """What stands below a picture with a mark: its parts, or else its score."""
+    if verdict.parts or verdict.score is None:
         return list(verdict.parts)
-    number = f"{verdict.score:.2f}"
-    if verdict.gain is not None:
-        number += f" ({verdict.gain:+.2f})"
-    if verdict.parts:
-        return [*verdict.parts, Part(f"score {number}", None)]
-    return [Part(number, verdict.held)]
+    return [Part(_number(verdict), verdict.held)]
+
+
+def _number(verdict: Verdict) -> str:
+    gain = "" if verdict.gain is None else f" ({verdict.gain:+.2f})"
+    return f"{verdict.score:.2f}{gain}"
 
 
 def _wrapped(text: str, font: Any, width: float, draw: Any) -> list[str]:

@@ -86,9 +86,10 @@ class SearchKSampler(io.ComfyNode):
         node = cls.hidden.unique_id
         found = search_latents(
             model, adapter, correction, search, latent_image, seed, draw,
-            lambda line: show(node, line, outside=True),
+            lambda line: show(node, line, line),
         )  # fmt: skip
-        show(node, summary(found, search.candidates), outside=True)
+        said = summary(found, search.candidates)
+        show(node, said, said.splitlines()[0])
         scores = [each.score for best in found.kept for each in best]
         return io.NodeOutput(found.latent(), scores, report(found))
 

@@ -8,7 +8,7 @@ from comfy_execution.graph import ExecutionBlocker
 
 from ..dpt_core.compare import Batch, compare
 from ..dpt_core.selection import ranked, select_best
-from ..dpt_core.verdicts import Verdict
+from ..dpt_core.verdicts import Part, Verdict
 from .host.aliases import search_aliases
 from .host.pictures import to_image, to_pictures
 from .host.progress import show
@@ -129,11 +129,14 @@ class SelectBest(io.ComfyNode):
 def marked(pictures: list[torch.Tensor], values: list[float], chosen: list[int]) -> torch.Tensor:
     """All pictures `[1, H, W, C]`, the best first, with rank and frame, as one IMAGE."""
     order, kept = ranked(values), set(chosen)
-    verdicts = [Verdict(index in kept, score=values[index]) for index in order]
+    verdicts = [
+        Verdict(each, (Part("kept" if each else "not kept", each),), values[index])
+        for index, each in ((index, index in kept) for index in order)
+    ]
     badges = [str(rank) if index in kept else "" for rank, index in enumerate(order, start=1)]
     names = [f"image {index + 1}" for index in order]
     shown = to_pictures(pictures[index] for index in order)
-    return to_image(compare([Batch("kept", shown, verdicts, names, badges)]))
+    return to_image(compare([Batch("best first", shown, verdicts, names, badges)]))
 
 
 def max_of(values: list[float]) -> float:

@@ -10,6 +10,9 @@ from server import PromptServer
 from ...dpt_core.corrector import Corrector
 from ...dpt_core.plots import sparkline
 
+LIVE = "dpt_live"
+"""The event that tells the front end what goes on inside a subgraph."""
+
 
 class ShowScores:
     """A listener that writes the mean score and its curve onto a node, in the end what was done.
@@ -31,7 +34,7 @@ class ShowScores:
         text = f"step {step + 1} of {steps}: score {means[-1]:.2f}" if means else "score unknown"
         if len(means) > 1:
             text += f" {direction(means[-2], means[-1])} {sparkline(means)}"
-        show(self._node_id, text, outside=True)
+        show(self._node_id, text, text)
 
     def _means(self) -> list[float]:
         means = [sum(scores) / len(scores) for scores in self.scores.values()]
@@ -39,6 +42,7 @@ class ShowScores:
 
     def finished(self, run: Corrector) -> None:
         if not run.corrected:
+            short = "nothing corrected"
             text = (
                 f"nothing corrected: none of the {run.steps} steps lies between start_percent and "
                 "end_percent. With so little noise left (a low denoise) there is nothing to gain"
@@ -46,8 +50,10 @@ class ShowScores:
         else:
             first, last = run.scores[0].mean(), run.scores[-1].mean()
             done = f"corrected {len(run.corrected)} of {run.steps} steps"
-            text = f"done: {first:.2f} → {last:.2f}, {done} {sparkline(self._means())}".rstrip()
-        show(self._node_id, text, outside=True)
+            curve = sparkline(self._means())
+            text = f"done: {first:.2f} → {last:.2f}, {done} {curve}".rstrip()
+            short = f"done: {first:.2f} → {last:.2f} {curve}".rstrip()
+        show(self._node_id, text, short)
 
 
 def direction(before: float, now: float, same: float = 0.005) -> str:
@@ -57,17 +63,19 @@ def direction(before: float, now: float, same: float = 0.005) -> str:
     return "↑" if now > before else "↓"
 
 
-def show(node_id: str, text: str, outside: bool = False) -> None:
+def show(node_id: str, text: str, outside: str = "") -> None:
     """Write a line onto a node; nothing happens where no server runs.
 
     Args:
         node_id: of the node; in a subgraph `5:3`, node 3 inside node 5.
         text: the line.
-        outside: also write it onto the subgraphs around the node, for who has not opened them.
+        outside: a shorter one for the subgraphs around the node, for who has not opened them. The
+            host would write it across their sockets, so `web/js/live.js` shows it.
     """
     if (server := getattr(PromptServer, "instance", None)) is None:
         return
     server.send_progress_text(text, node_id)
     around = str(node_id).split(":")[:-1] if outside else []
     for depth in range(len(around)):
-        server.send_progress_text(text, ":".join(around[: depth + 1]))
+        told = {"node": ":".join(around[: depth + 1]), "text": outside}
+        server.send_sync(LIVE, told, server.client_id)

@@ -187,6 +187,10 @@ def test_help_page(page, name):
     panel = page.get_by_test_id("properties-panel")
     expect(panel.get_by_role("heading", level=1)).to_have_text(title.removeprefix("# "))
     expect(panel).to_contain_text(re.sub("[*`]", "", text))
+    for picture in panel.locator("img").all():
+        page.wait_for_function(
+            "(picture) => picture.naturalWidth > 0", arg=picture.element_handle()
+        )
 
 
 CHOOSE = """(preset) => {

@@ -32,6 +32,7 @@ class Outcome:
         error: the host's execution error, or None.
         interrupted: whether it was cancelled.
         texts: texts shown on nodes while it ran.
+        live: what was told of nodes inside subgraphs.
         previews: number of latent previews.
         progress: (node, value, of) as they came.
     """
@@ -40,6 +41,7 @@ class Outcome:
     error: dict | None = None
     interrupted: bool = False
     texts: list[str] = field(default_factory=list)
+    live: list[dict] = field(default_factory=list)
     previews: int = 0
     progress: list[tuple[str, int, int]] = field(default_factory=list)
 
@@ -125,6 +127,8 @@ class Server:
                 if event["type"] == "progress":
                     seen.progress.append((data["node"], data["value"], data["max"]))
                     during(seen)
+                elif event["type"] == "dpt_live":
+                    seen.live.append(data)
                 elif event["type"] == "execution_error":
                     seen.error = data
                     return seen

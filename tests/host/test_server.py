@@ -94,9 +94,12 @@ def test_a_subgraph_shows_what_goes_on_inside(server):
     nodes["5:3"] = nodes.pop("sampler")
     nodes["latent"]["inputs"]["samples"] = ["5:3", 0]
     del nodes["report"]
-    texts = [text for text in server.run(nodes).texts if "done" in text]
-    assert [text.split("done")[0] for text in texts] == ["5:3", "5"]
-    assert texts[0].removeprefix("5:3") == texts[1].removeprefix("5")
+    outcome = server.run(nodes)
+    assert outcome.error is None, outcome.error
+    assert {told["node"] for told in outcome.live} == {"5"}
+    *steps, last = [told["text"] for told in outcome.live]
+    assert [text.split(":")[0] for text in steps] == [f"step {n} of 4" for n in range(1, 5)]
+    assert re.fullmatch(r"done: -?\d\.\d\d → -?\d\.\d\d [▁▂▃▄▅▆▇█]{4}", last)
 
 
 def plain(**changes) -> dict:

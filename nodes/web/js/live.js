@@ -1,5 +1,5 @@
 // The host shows the text of a running node on that node. A subgraph has no place for it, so what
-// goes on inside stands above it, as its badge. (Nodes 2.0 draws no badges on subgraphs.)
+// goes on inside stands beside its name, as a badge: "step 7 of 20: score 0.60 ↑ ▁▂▄▅".
 import { app } from "../../../scripts/app.js"
 import { api } from "../../../scripts/api.js"
 
@@ -15,16 +15,16 @@ function badgeOf(node) {
 }
 
 function tell({ detail }) {
-    const node = app.graph?.getNodeById?.(detail?.nodeId)
+    const node = app.graph?.getNodeById?.(detail?.node)
     const badge = node?.subgraph && badgeOf(node)
     if (!badge) return
-    badge.text = detail.text.split("\n")[0]
+    badge.text = detail.text
     node.setDirtyCanvas(true, true)
 }
 
 app.registerExtension({
     name: "dpt-t2i.live",
     setup() {
-        api.addEventListener("progress_text", tell)
+        api.addEventListener("dpt_live", tell)
     },
 })
