@@ -42,7 +42,7 @@ def test_pictures_with_a_text_beside_each(tmp_path):
     assert data.images("b.png", "").tensor.shape == (3, 16, 16)
     assert data.texts() == ["a red thing", "a cat", "a dog"] and not data.grounding
     before = data.digest()
-    picture(tmp_path / "b.png", "a red thing", (31, 20))
+    picture(tmp_path / "b.png", "a red thing", (300, 200))
     assert read_folder(tmp_path, 16).digest() != before
 
 
