@@ -111,46 +111,13 @@ def test_a_full_disk_loses_nothing_finished(number, no_curves, monkeypatch, tmp_
     assert files(folder) == whole
 
 
-LOOP = """
-import os, random, signal, sys, time
-from dataclasses import replace
-from dpt_core.training.loop import train
-from toy_training import CONFIG, Noise, Regression
-
-config = replace(CONFIG, steps=60, save_every=3)
-rng, kills = random.Random(0), 0
-while True:
-    child = os.fork()
-    if not child:
-        train(Regression(), Noise(), config, sys.argv[1])
-        os._exit(0)
-    if kills < 8:
-        time.sleep(rng.uniform(0.05, 1.5))
-        os.kill(child, signal.SIGKILL)
-        kills += 1
-    if os.waitpid(child, 0)[1] == 0:
-        break
-print("kills", kills)
-"""
-
-
-def test_kill_9_at_random_moments(tmp_path):
-    whole = replace(CONFIG, steps=60, save_every=3)
-    train(Regression(), Noise(), whole, tmp_path / "whole")
-    script = tmp_path / "kills.py"
-    script.write_text(LOOP)
-    tests = Path(__file__).parents[1]
-    paths = os.pathsep.join(map(str, (tests.parent, tests)))
+def test_kill_9_at_random_moments():
+    """Training, evaluation and saving; `python -m benchmarks.kills` does it 200 times."""
     done = subprocess.run(
-        [sys.executable, script, str(tmp_path / "killed")],
-        capture_output=True, text=True, timeout=300,
-        env=os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+        [sys.executable, "-m", "benchmarks.kills", "--kills", "9"],
+        capture_output=True, text=True, timeout=900, cwd=Path(__file__).parents[2],
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
-    one, other = (load_file(tmp_path / name / CHECKPOINT) for name in ("killed", "whole"))
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[key], other[key]) for key in one)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_curves_and_previews_are_not_worth_a_training(monkeypatch, tmp_path, caplog):
