@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import nn
+
 from .base import Backbone
 from .mmdit import Flux, QwenImage, StableDiffusion3
 from .stable_diffusion import StableDiffusion
@@ -42,6 +44,12 @@ def family_of(network: Any) -> str | None:
     """The family of a denoising network, None where nobody reads it."""
     known = FAMILIES.get(type(network).__name__)
     return known.family if known else None
+
+
+def modules_of(pipeline: Any) -> dict[str, nn.Module]:
+    """The networks of a pipeline by name; `components` refuses one that lacks an optional part."""
+    parts = {name: getattr(pipeline, name, None) for name in pipeline.config}
+    return {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
 
 
 def network_name(pipeline: Any) -> str:

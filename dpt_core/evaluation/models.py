@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from ..adapter import DiscriminativeAdapter
-from ..backbones.registry import network_name
+from ..backbones.registry import modules_of, network_name
 from ..checkpoint import Checkpoint
 from ..fingerprints import fingerprint
 from ..lora import merge_lora
@@ -104,8 +103,7 @@ class Models:
         parts = {
             f"{side}.{name}": part
             for side, pipeline in (("plain", self.plain), ("tuned", self.tuned))
-            for name, part in sorted(pipeline.components.items())
-            if isinstance(part, nn.Module)
+            for name, part in sorted(modules_of(pipeline).items())
         }
         shared = {id(part): name for name, part in reversed(parts.items())}  # each one once
         return fingerprint(*(parts[name] for name in sorted(shared.values())), self.adapter)

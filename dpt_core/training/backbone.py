@@ -15,7 +15,7 @@ from torch import nn
 from ..backbones import autoencoders
 from ..backbones.base import Backbone as ModelBackbone
 from ..backbones.base import BackboneCall, rows_of
-from ..backbones.registry import backbone_of, network_name
+from ..backbones.registry import backbone_of, modules_of, network_name
 from ..losses import Phrases, denoising_loss
 from ..reading import noised_at
 from .data.examples import GroundingExample
@@ -87,9 +87,8 @@ class Backbone:
         if getattr(pipeline, "unet", None) is not None:  # not every scheduler tells the noise
             known = DDPMScheduler.from_config(pipeline.scheduler.config)
             pipeline.register_modules(scheduler=known)
-        for part in pipeline.components.values():
-            if isinstance(part, nn.Module):
-                part.requires_grad_(False).eval()
+        for part in modules_of(pipeline).values():
+            part.requires_grad_(False).eval()
         return cls(pipeline, backbone_of(pipeline))
 
     def with_network(self, network: nn.Module) -> Backbone:

@@ -23,7 +23,7 @@ def test_the_prediction_follows_at_high_noise_and_goes_against_at_low(demo):
     found = directions(pipeline, adapter, PROMPTS, SEEDS, Sampling(4, 2.5))
     assert [each.level for each in found] == sorted((f.level for f in found), reverse=True)
     assert len(found) == 4 and found[0].cosine.number == 2
-    assert found[0].cosine.value > 0.2 and found[-1].cosine.value < -0.2
+    assert found[0].cosine.value > 0.2 and found[-1].cosine.value < -0.1
     assert np.array_equal(generate(pipeline, PROMPTS, SEEDS, Sampling(4, 2.5)).pictures, before)
     heading, *rows = direction_rows(found)
     assert len(heading) == 3 and len(rows) == 4 and rows[-1][1].startswith("-")
