@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#ffe119", "#42d4f4", "#f032e6")
+VERDICTS = {True: "#12833f", False: "#c8261c", None: "#6a6a72"}
 SMALLEST_FONT = 10
+ENLARGED = 512
+"""Pixels of the shorter side below which a picture is enlarged before it is marked."""
 LINES_PER_SIDE = 22
 """Lines of text that the shorter side of a picture would hold."""
 
@@ -54,6 +57,43 @@ def annotate(
         left, top, _, _ = draw.textbbox((0, 0), text, font=font)
         corner = spot[0] + 1 - left, spot[1] + 1 - top
         draw.text(corner, text, fill="black" if light else "white", font=font)
+    return np.asarray(image)
+
+
+def mark_boxes(
+    picture: np.ndarray, marks: Sequence[tuple[Sequence[float], str, bool | None]]
+) -> np.ndarray:
+    """Draw what is right and wrong onto an enlarged copy, so that labels cover little.
+
+    Args:
+        picture: `[H, W, 3]` uint8.
+        marks: corners (x0, y0, x1, y1) in pixels of the picture, a label, and whether it is right:
+            green, red, or grey where that is not known.
+
+    Returns:
+        `[H', W', 3]` uint8; the shorter side has :data:`ENLARGED` pixels at least.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    height, width = picture.shape[:2]
+    scale = max(1.0, ENLARGED / min(height, width))
+    size = (round(width * scale), round(height * scale))
+    image = Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS)
+    draw, side = ImageDraw.Draw(image), min(size)
+    font = ImageFont.load_default(max(SMALLEST_FONT, round(side / LINES_PER_SIDE)))
+    line = max(2, round(side / 160))
+    boxes = [[scale * each for each in box] for box, _, _ in marks]
+    for box, (_, _, right) in zip(boxes, marks, strict=True):
+        draw.rectangle(_drawable(box, size), outline=VERDICTS[right], width=line)
+    taken: list[Rectangle] = []
+    for box, (_, text, right) in zip(boxes, marks, strict=True):
+        while len(text) > 1 and _extent(draw, font, text)[0] > size[0]:
+            text = text[:-2] + "…"
+        spot = _free_spot(_extent(draw, font, text), box, size, taken)
+        taken.append(spot)
+        draw.rectangle(spot, fill=VERDICTS[right])
+        left, top, _, _ = draw.textbbox((0, 0), text, font=font)
+        draw.text((spot[0] + 1 - left, spot[1] + 1 - top), text, fill="white", font=font)
     return np.asarray(image)
 
 

@@ -122,7 +122,8 @@ class _Sheet:
         return self.y
 
     def batch(self, batch: Batch) -> None:
-        about = [share(batch.verdicts)]
+        alone = len(batch.pictures) == 1 and not batch.label
+        about = [] if alone else [share(batch.verdicts)]
         if (mean := mean_score(batch.verdicts)) is not None and len(batch.pictures) > 1:
             about.append(f"mean {mean:.2f}")
         if line := ": ".join(filter(None, [batch.label, ", ".join(filter(None, about))])):

@@ -139,9 +139,8 @@ def replaced_thing(parts: Parts, rng: random.Random) -> Iterator[Change]:
         name = parts.words(phrase.head)
         if len(name.split()) > 1:
             continue  # "fire truck"
-        many = is_plural(name.lower())
         for like in _likes(name.lower(), there, rng):
-            yield ((phrase.head, plural(like) if many and not is_plural(like) else like),)
+            yield ((phrase.head, like),)
 
 
 def replaced_attribute(parts: Parts, rng: random.Random) -> Iterator[Change]:
@@ -175,13 +174,17 @@ def _other_values(attribute: Attribute, there: set[str], rng: random.Random) -> 
 _PRONOUNS = {"his", "her", "he", "she", "him", "hers", "himself", "herself"}
 
 
+def likes_of(name: str) -> list[str]:
+    """Things that are alike enough to be taken for a thing, in its number; none for most."""
+    group = next((each for each in LIKES if name in each or singular(name) in each), ())
+    likes = [each for each in group if each not in (name, singular(name))]
+    return [plural(each) if is_plural(name) and not is_plural(each) else each for each in likes]
+
+
 def _likes(name: str, there: set[str], rng: random.Random) -> list[str]:
     """Things like a thing, none of which the caption names: two at most."""
-    for group in LIKES:
-        if name in group or singular(name) in group:
-            likes = [each for each in group if each not in (name, singular(name))]
-            return _shuffled([each for each in likes if singular(each) not in there], rng)[:2]
-    return []
+    likes = [each for each in likes_of(name) if singular(each) not in there]
+    return _shuffled(likes, rng)[:2]
 
 
 def _alone(parts: Parts, phrase: Phrase) -> bool:

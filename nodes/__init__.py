@@ -22,6 +22,7 @@ NODES = {
     "select_best": "SelectBest",
     "compare": "Compare",
     "ground_phrase": "GroundPhrase",
+    "explain": "Explain",
     "scene_prompts": "ScenePrompts",
     "demo_model": "DemoModel",
     "training_data": "TrainingData",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -49,11 +50,24 @@ def find_boxes(
             conditioning is active at this timestep.
     """
     check_reading(timestep, draws=1)
+    latents = encode_pictures(vae, images)
+    return boxes_in(model, adapter, latents, images.shape[1:3], phrase, timestep, seed)
+
+
+def boxes_in(
+    model: Any,
+    adapter: LoadedAdapter,
+    latents: torch.Tensor,
+    size: Sequence[int],
+    phrase: list,
+    timestep: int,
+    seed: int,
+) -> list[Grounding]:
+    """As :func:`find_boxes`, in latents `[B, C, h, w]` of pictures of a size (height, width)."""
     if not adapter.config.grounding_queries:
         raise ValueError(f"{adapter.name} has no grounding queries: load an adapter that has")
-    latents = encode_pictures(vae, images)
-    size, cells = images.shape[1:3], latents.shape[-2:]
-    scale = torch.tensor(size) / torch.tensor(cells)  # pixels per latent cell
+    size = tuple(size)
+    scale = torch.tensor(size) / torch.tensor(latents.shape[-2:])  # pixels per latent cell
 
     def boxes(reading: Reading, executor: ApplyModel, call: ModelCall) -> Grounding:
         """As in training, the phrase is what the model attends to; its vector is not needed."""

@@ -9,10 +9,11 @@ from cyclopts import App
 
 from .direction import direction
 from .discrimination import discrimination
+from .explain import explain
 from .generation import generation
 from .shapes import shapes
 from .sweep import sweep
 
 app = App("evaluate", help="Measure what the method is worth.")
-for command in (shapes, sweep, direction, generation, discrimination):
+for command in (shapes, sweep, direction, generation, discrimination, explain):
     app.command(command)
