@@ -135,8 +135,12 @@ class _Found:
             yield Checked("rest", words, phrase.span, place)
             return
         # Things of any colour first: what is there in the wrong colour is there.
-        there = [each for each in self.locations if each.sure(place) >= FOUND]
-        best = max((each.sure(place) for each in self.locations), default=0.0)
+        there = [
+            each
+            for each in self.locations
+            if each.sure(place) >= FOUND and self.is_surest(place, each)
+        ]
+        best = max((each.sure(place) for each in there), default=0.0)
         yield Checked(
             "thing", phrase.thing if there else f"no {phrase.thing}", phrase.head, place,
             bool(there), _centred(best, FOUND), _boxes(there),
@@ -221,8 +225,11 @@ class _Found:
 
     def belongs(self, place: int, location: Location) -> bool:
         """Whether a thing is one of a phrase's."""
-        if not self.fits(place, location) or location.sure(place) < FOUND:
-            return False
+        sure = location.sure(place) >= FOUND and self.fits(place, location)
+        return sure and self.is_surest(place, location)
+
+    def is_surest(self, place: int, location: Location) -> bool:
+        """Whether no phrase for another thing, whose colours fit, is surer of a thing."""
         mine = _kind(self.parts.phrases[place])
         rivals = (
             location.sure(other)
