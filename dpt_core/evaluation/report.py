@@ -110,7 +110,9 @@ def chart(results: dict[str, Any], column: Column, path: Path) -> None:
     axes.set_xticks(range(len(names)), names)
     axes.grid(axis="y", alpha=0.3)
     axes.set_axisbelow(True)
-    figure.legend(loc="outside upper center", ncols=min(len(arms), 4), frameon=False)
+    longest = max(len(arm["title"]) for arm in arms)
+    columns = max(1, min(len(arms), 110 // (longest + 6)))  # as many as fit into the width
+    figure.legend(loc="outside upper center", ncols=columns, frameon=False)
     _save(figure, path)
 
 
