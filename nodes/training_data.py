@@ -65,6 +65,7 @@ class TrainingData(io.ComfyNode):
                     "boxes",
                     optional=True,
                     tooltip="Boxes of each picture, from a detector; their labels are the phrases.",
+                    extra_dict={"forceInput": True},  # 0.30 would ask for one box to be typed
                 ),
             ],
             outputs=[
