@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -44,6 +46,15 @@ def family_of(network: Any) -> str | None:
     """The family of a denoising network, None where nobody reads it."""
     known = FAMILIES.get(type(network).__name__)
     return known.family if known else None
+
+
+def left_out(folder: str | Path) -> dict[str, None]:
+    """The parts that a diffusers directory was saved without, as SD 3 without its T5.
+
+    Diffusers wants to be told of some of them again where it loads the directory.
+    """
+    index = json.loads((Path(folder) / "model_index.json").read_text(encoding="utf-8"))
+    return {name: None for name, value in index.items() if value == [None, None]}
 
 
 def modules_of(pipeline: Any) -> dict[str, nn.Module]:

@@ -99,13 +99,15 @@ def load_pipeline(folder: Path, device: str) -> Any:
     import torch
     from diffusers import DiffusionPipeline
 
-    from ..backbones.registry import backbone_of
+    from ..backbones.registry import backbone_of, left_out
 
     _quiet()
     index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     half = torch.float16 if "unet" in index else torch.bfloat16
     dtype = torch.float32 if torch.device(device).type == "cpu" else half
-    pipeline = DiffusionPipeline.from_pretrained(folder, local_files_only=True, torch_dtype=dtype)
+    pipeline = DiffusionPipeline.from_pretrained(
+        folder, local_files_only=True, torch_dtype=dtype, **left_out(folder)
+    )
     if lacking := [name for name in PARTS if getattr(pipeline, name, None) is None]:
         raise ValueError(f"{folder} is no text-to-image model: it has no {', '.join(lacking)}")
     backbone_of(pipeline)  # refuse what cannot be read before it is moved

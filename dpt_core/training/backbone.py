@@ -15,7 +15,7 @@ from torch import nn
 from ..backbones import autoencoders
 from ..backbones.base import Backbone as ModelBackbone
 from ..backbones.base import BackboneCall, rows_of
-from ..backbones.registry import backbone_of, modules_of, network_name
+from ..backbones.registry import backbone_of, left_out, modules_of, network_name
 from ..losses import Phrases, denoising_loss
 from ..reading import noised_at
 from .data.examples import GroundingExample
@@ -69,7 +69,9 @@ class Backbone:
         from diffusers import DiffusionPipeline
 
         with _local(folder, "model_index.json", "diffusers model directory"):
-            pipeline = DiffusionPipeline.from_pretrained(folder, local_files_only=True)
+            pipeline = DiffusionPipeline.from_pretrained(
+                folder, local_files_only=True, **left_out(folder)
+            )
         return cls.of(pipeline.to(device), str(folder))
 
     @classmethod
