@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 NODES = [
     "DPT_LoadAdapter", "DPT_ApplyLoRA", "DPT_TextEncode", "DPT_SelfCorrection", "DPT_KSampler",
     "DPT_SearchKSampler", "DPT_AlignmentScore", "DPT_SelectBest", "DPT_GroundPhrase",
-    "DPT_Compare", "DPT_DemoModel",
+    "DPT_Compare", "DPT_DemoModel", "DPT_Explain", "DPT_ScenePrompts",
 ]  # fmt: skip
 SAMPLING = {
     "seed": 3, "steps": 4, "cfg": 7.5, "sampler_name": "euler", "scheduler": "normal",
