@@ -34,7 +34,7 @@ def judged_preview(backbone: Any, count: int, seed: int) -> Callable[[nn.Module,
         from torchvision.utils import make_grid, save_image
 
         pictures = generate(
-            model.pipeline(backbone),
+            model.pipeline(backbone.pipeline),
             [pair.text for pair in pairs],
             range(count),
             Sampling(defaults.STEPS, defaults.GUIDANCE),

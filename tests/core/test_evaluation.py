@@ -500,7 +500,7 @@ def test_rows_of_another_version_of_the_method_are_refused(unbroken, tmp_path, m
 def test_the_fingerprint_covers_every_part_that_draws(part):
     class Pipeline(SimpleNamespace):
         @property
-        def components(self):
+        def config(self):
             return vars(self)
 
     def models(changed=None):

@@ -80,7 +80,7 @@ def test_a_batch_equals_single_runs(name, mode, adapter):
 
     together = run(noise)
     # Rounding grows on tiles, which go 20% to 45% away; a wrong row would be as far off as that.
-    most = 2e-3 if name.startswith("tiles") else 1e-4
+    most = 2e-3 if name.startswith("tiles") else 3e-4  # rounding differs by processor
     for row in range(2):
         assert distance(together[row : row + 1], run(noise[row : row + 1])) <= most
 
