@@ -60,8 +60,10 @@ def by_parts(text: str) -> list[Verdict]:
 
     Args:
         text: JSON, a list with an entry for every picture: a list of parts, or an object that
-            holds that list as `parts` and, optionally, a `score`. A part has `held` (true, false
-            or null) and its words as `text`, `says` or `part`.
+            holds that list as `parts` and, optionally, `prompt` and `score`. A part has `held`
+            (true, false or null), its words as `text`, `says` or `part`, and optionally the number
+            of its `phrase` and the `span` of characters in the prompt: parts of one phrase become
+            one line, its first failure or the phrase itself.
 
     Raises:
         ValueError: the text is something else.
@@ -79,13 +81,35 @@ def by_parts(text: str) -> list[Verdict]:
 
 
 def _verdict(entry: Any) -> Verdict:
-    listed = entry["parts"] if isinstance(entry, dict) else entry
-    parts = tuple(Part(_words(part), part["held"]) for part in listed)
-    if wrong := [part for part in parts if part.held not in (True, False, None)]:
-        raise TypeError(f"held must be true, false or null; got {wrong[0].held!r}")
-    known = {part.held for part in parts if part.held is not None}
-    score = entry.get("score") if isinstance(entry, dict) else None
-    return Verdict(False not in known if known else None, parts, score)
+    listed, about = (entry["parts"], entry) if isinstance(entry, dict) else (entry, {})
+    held = [part["held"] for part in listed]
+    if wrong := [each for each in held if each not in (True, False, None)]:
+        raise TypeError(f"held must be true, false or null; got {wrong[0]!r}")
+    known = [each for each in held if each is not None]
+    parts = tuple(_one(group, about.get("prompt")) for group in _by_phrase(listed))
+    return Verdict(all(known) if known else None, parts, about.get("score"))
+
+
+def _by_phrase(listed: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Parts that belong to one phrase together: thing, attributes and number."""
+    groups: dict[Any, list[dict[str, Any]]] = {}
+    for place, part in enumerate(listed):
+        phrase = part.get("phrase")
+        groups.setdefault(("part", place) if phrase is None else phrase, []).append(part)
+    return list(groups.values())
+
+
+def _one(group: Sequence[dict[str, Any]], prompt: str | None) -> Part:
+    """A phrase in a line: its first failure, or as the prompt says it."""
+    failed = next((part for part in group if part["held"] is False), None)
+    if failed or len(group) == 1 or not prompt or not all(part.get("span") for part in group):
+        chosen = failed or group[-1]
+        words = _words(chosen)
+    else:
+        starts, ends = zip(*(part["span"] for part in group), strict=True)
+        words = prompt[min(starts) : max(ends)]
+    held = [part["held"] for part in group if part["held"] is not None]
+    return Part(words, all(held) if held else None)
 
 
 def _words(part: dict[str, Any]) -> str:

@@ -61,6 +61,30 @@ def test_parts():
     assert share(verdicts) == "1 of 3"
 
 
+def test_a_phrase_is_a_line():
+    """Its first failure, or the prompt's own words; the verdict counts every part."""
+    prompt = "a blue square right of a cross"
+
+    def part(text, held, phrase, *span):
+        return {"text": text, "held": held, "phrase": phrase, "span": span}
+
+    def told(square, colour, cross):
+        parts = [
+            part("square" if square else "no square", square, 0, 7, 13),
+            part("blue square" if colour else "not blue", colour, 0, 2, 13),
+            part("cross", cross, 1, 25, 30),
+            part("right of", None, None, 14, 22),
+        ]
+        return by_parts(json.dumps([{"prompt": prompt, "parts": parts}]))[0]
+
+    assert told(True, True, True).parts == (
+        Part("blue square", True), Part("cross", True), Part("right of", None),
+    )  # fmt: skip
+    assert told(False, False, True).parts[0] == Part("no square", False)
+    assert told(True, False, None).parts[:2] == (Part("not blue", False), Part("cross", None))
+    assert [told(*each).held for each in ((True,) * 3, (True, False, None))] == [True, False]
+
+
 @pytest.mark.parametrize(
     "text", ["", "{", "3", '{"a": 1}', "[1]", '[[{"text": "x"}]]', '[[{"held": true}]]',
              '[[{"text": "x", "held": "yes"}]]', "[" * 100_000]
