@@ -59,7 +59,8 @@ def left_out(folder: str | Path) -> dict[str, None]:
 
 def modules_of(pipeline: Any) -> dict[str, nn.Module]:
     """The networks of a pipeline by name; `components` refuses one that lacks an optional part."""
-    parts = {name: getattr(pipeline, name, None) for name in pipeline.config}
+    names = [name for name in pipeline.config if not name.startswith("_")]
+    parts = {name: getattr(pipeline, name, None) for name in names}
     return {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
 
 
