@@ -116,7 +116,8 @@ def failed_mask(explanation: Explanation, height: int, width: int) -> np.ndarray
 
     Where every failing phrase was found, with a wrong colour or in a wrong number, that is where it
     was found. Where one is nowhere, or a relation fails, there is no such place: then everything is
-    repainted but the phrases that hold.
+    repainted but the phrases that hold. Of two things that are there, on the wrong sides, neither
+    is kept: where one is, there may be no room beside it.
 
     Args:
         explanation: of the picture.
@@ -135,8 +136,12 @@ def failed_mask(explanation: Explanation, height: int, width: int) -> np.ndarray
         return _boxes_mask([box for each in boxes for box in each], height, width)
     if not failing:
         return np.zeros((height, width), np.float32)
-    # The first thing of a relation that fails has to move.
-    moved = {_first_of(explanation.prompt, part) for part in failing if part.phrase is None}
+    moved = {
+        end
+        for part in failing
+        if part.phrase is None and not (ends := _ends_of(explanation.prompt, part)) & phrases
+        for end in ends
+    }
     again = {None, *phrases, *moved}
     spared = [box for part in parts if part.phrase not in again for box in part.boxes]
     return 1 - _boxes_mask(spared, height, width)
@@ -175,6 +180,7 @@ def _boxes_mask(boxes: list[Box], height: int, width: int) -> np.ndarray:
     return mask
 
 
-def _first_of(prompt: str, part: Checked) -> int | None:
-    found = (each.subject for each in take_apart(prompt).relations if each.span == part.span)
-    return next(found, None)
+def _ends_of(prompt: str, part: Checked) -> set[int]:
+    """The phrases that a relation relates."""
+    found = (each for each in take_apart(prompt).relations if each.span == part.span)
+    return {end for each in found for end in (each.subject, each.object)}

@@ -238,7 +238,7 @@ class Round:
             self.pool = Pool(self._search, len(args[1]), len(self._starts))
             self.pool.alive[[n for n in range(len(args[1])) if n not in self._missing]] = False
             self._stop = self.pool.turns[0]
-        self._guider = guider
+        self._guider, self._original, self._mask = guider, args[2], args[3]
         candidate, run = self.candidates[self._now], options.get(CORRECTION)
         if run is None:
             run = Run(guider, self._adapter, self._correction, None, None)
@@ -277,11 +277,14 @@ class Round:
         options = model_options["transformer_options"]
         if (step := step_at(float(sigma.max()), self._starts)) + 1 != self._stop:
             return clean
-        noise = options[KEY].scorer.noise
+        picture, noise = clean, options[KEY].scorer.noise
+        if self._mask is not None:  # outside of it the sampler keeps what was there
+            picture = torch.lerp(self._original, clean, self._mask.to(clean))
         again = sigma.new_full((len(clean),), noise.sigma(READ_AT))
         shape = (-1, *[1] * (clean.ndim - 1))
         alpha, share = (part.to(clean).view(shape) for part in noise.weights(again))
-        noised = alpha * clean + share * noise_draws(clean, 1, 0)  # the same for all: they compare
+        # The same noise for all: they compare.
+        noised = alpha * picture + share * noise_draws(picture, 1, 0)
         self._rereading = step
         try:
             calc_cond_batch(

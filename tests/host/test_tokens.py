@@ -272,7 +272,7 @@ def test_an_operation_in_place_whose_result_is_dropped_stays_in_place():
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
-        ({"family": "flux"}, "trained on a model of family flux, the wired model is of .*z_image"),
+        ({"family": "flux"}, "trained on a model of family flux, the model is of .*z_image"),
         ({"tap": "block9"}, "tap 'block9', the model has block0, block1, block2"),
         ({"in_channels": 32}, "expects 32 channels at tap block1, the model has 256"),
         ({"text": "pooled"}, "text vector 'pooled'; the text encoders of z_image give mean"),
