@@ -139,7 +139,9 @@ def test_help_tells_the_defaults(name):
     for entry in SCHEMAS[name].inputs:
         default = getattr(entry, "default", None)
         if default is not None:
-            assert f"| `{entry.id}` | {default} |" in page
+            (told,) = re.findall(rf"^\| `{entry.id}` \|(.*?)\|", page, re.MULTILINE)
+            begun, *rest = told.strip().split("…")  # a long list is told by how it begins
+            assert str(default).startswith(begun) if rest else str(default) == begun
 
 
 def test_served_languages(server):
