@@ -1,4 +1,4 @@
-"""Texts as conditionings, each encoded once: in main memory, and on disk where they are too many."""
+"""Texts as conditionings, each encoded once: in memory, and on disk where they are too many."""
 
 from __future__ import annotations
 
