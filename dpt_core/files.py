@@ -70,7 +70,10 @@ def json_line(value: Any) -> str:
 
 
 def write_tensors(
-    path: str | Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None
+    path: str | Path,
+    tensors: Mapping[str, torch.Tensor],
+    metadata: Mapping[str, str] | None = None,
+    durable: bool = True,
 ) -> None:
     """Write a .safetensors file, of tensors on any device and laid out in any way; see
     :func:`complete`."""
@@ -79,7 +82,7 @@ def write_tensors(
 
     plain = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
     try:
-        with complete(path) as partial:
+        with complete(path, durable) as partial:
             save_file(plain, partial, metadata=dict(metadata) if metadata else None)
     except SafetensorError as error:  # a full disk, for example
         raise OSError(f"{path} cannot be written ({error})") from error

@@ -55,6 +55,7 @@ GUARDS = {
     "nodes/host/scoring.py": ["test_golden_cases.py"],
     "nodes/host/search.py": ["test_search.py"],
     "nodes/host/selection.py": ["test_select_best.py"],
+    "nodes/host/text_store.py": ["test_training.py"],
     "nodes/host/texts.py": ["test_text_and_score.py"],
     "nodes/host": ["test_composition.py", "test_trajectories.py"],
     "nodes": ["test_server.py"],

@@ -22,81 +22,12 @@ from .calls import ModelCall
 from .correction import without_self_correction
 from .gradients import attention_override, usable
 from .noise import HostNoise
-from .texts import TEXT_KEY
+from .text_store import HostTexts
 
 KEY = "dpt_train"
 
 AT_ONCE = 96
 """Rows that are passed together at most."""
-
-Encode = Callable[[str], list]
-"""From a text to the host's CONDITIONING with its text vectors; see :mod:`.encode`."""
-
-
-class HostTexts:
-    """Texts as conditionings in main memory, each encoded once.
-
-    Args:
-        encode: encodes a text.
-        backbone: knows which of the text vectors are the model's.
-    """
-
-    def __init__(self, encode: Encode, backbone: Any) -> None:
-        self._encode, self._backbone = encode, backbone
-        self.source = backbone.texts[0]
-        self._entries: dict[str, tuple[torch.Tensor, dict[str, Any]]] = {}
-        self._vectors: dict[str, torch.Tensor] = {}
-
-    def add(self, text: str) -> None:
-        """Encode a text, if it is new.
-
-        Raises:
-            ValueError: the text encoder does not give the vector that adapters of this family use.
-        """
-        if text in self._entries:
-            return
-        ((hidden, extra),) = self._encode(text)
-        extra = dict(extra)
-        vector = extra.pop(TEXT_KEY).get(self.source)
-        if self.source == "pooled":
-            vector = self._backbone.from_pooled(self.source, vector)
-        if vector is None:
-            raise ValueError(
-                f"adapters for {self._backbone.family} compare with the text vector "
-                f"{self.source!r}, which the wired text encoder does not give: wire the CLIP that "
-                "belongs to the model"
-            )
-        self._entries[text] = hidden.cpu(), {key: _kept(each) for key, each in extra.items()}
-        self._vectors[text] = vector.cpu().float()
-
-    def vectors(self, texts: Sequence[str]) -> torch.Tensor:
-        """Text vectors `[R, D]`."""
-        for text in texts:
-            self.add(text)
-        return torch.cat([self._vectors[text] for text in texts])
-
-    def groups(self, texts: Sequence[str]) -> list[list[int]]:
-        """Rows whose conditionings have the same shapes: only those can pass together."""
-        found: dict[tuple, list[int]] = {}
-        for row, text in enumerate(texts):
-            self.add(text)
-            hidden, extra = self._entries[text]
-            shapes = tuple(
-                (key, tuple(each.shape)) for key, each in extra.items() if torch.is_tensor(each)
-            )
-            found.setdefault((tuple(hidden.shape), shapes), []).append(row)
-        return list(found.values())
-
-    def joined(self, texts: Sequence[str]) -> list:
-        """One CONDITIONING with a row for each text; all are of one group."""
-        entries = [self._entries[text] for text in texts]
-        extra = {
-            key: torch.cat([each[key] for _, each in entries])
-            if torch.is_tensor(first) and first.ndim and len(first) == 1
-            else first
-            for key, first in entries[0][1].items()
-        }
-        return [[torch.cat([hidden for hidden, _ in entries]), extra]]
 
 
 class HostPasses(comfy.samplers.Sampler):
@@ -278,7 +209,3 @@ def with_passes(
     guider.inner_set_conds({"positive": texts.joined([""])})
     zeros = torch.zeros_like(latent)
     guider.sample(zeros, zeros, passes, torch.tensor([1.0, 0.0]), disable_pbar=True, seed=0)
-
-
-def _kept(value: Any) -> Any:
-    return value.cpu() if torch.is_tensor(value) else value

@@ -33,7 +33,8 @@ from .encode import encode_prompt
 from .gradients import WeightViews, differentiable, recomputed
 from .lora import with_lora
 from .measure import measure
-from .passes import Encode, HostPasses, HostTexts, with_passes
+from .passes import HostPasses, with_passes
+from .text_store import Encode, HostTexts
 from .training import model_digest
 
 LEVELS = (350, 350, 550)

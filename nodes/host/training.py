@@ -30,9 +30,10 @@ from ...dpt_core.training.observer import Observer
 from ...dpt_core.training.recipe import RunSettings
 from .backbones.registry import backbone_of
 from .encode import encode_prompt
-from .passes import Encode, HostPasses, HostTexts, with_passes
+from .passes import HostPasses, with_passes
 from .progress import show
 from .read_once import encode_pictures
+from .text_store import Encode, HostTexts
 
 DataIO = io.Custom("DPT_DATA")
 LossMapIO = io.Custom("LOSS_MAP")
@@ -137,7 +138,7 @@ def train_on(
     try:
         with torch.inference_mode(False):
             latents = encode_all(vae, data, folder / "latents", observer)
-        texts = HostTexts(encode, backbone_of(model.model))
+        texts = HostTexts(encode, backbone_of(model.model), folder / "texts")
         encode_texts(texts, data.texts(), observer)
         encoded = data.with_images(EncodedPictures(data.images, latents))
         about = {"model": model_digest(model), "data": data.digest()}
@@ -147,6 +148,7 @@ def train_on(
                 passes, encoded, data.images, folder, settings, about, observer, room(folder)
             )
             trained.append(run.finish())
+            shutil.rmtree(folder / "texts", ignore_errors=True)
 
         with_passes(model, texts, next(iter(latents.values())).tensor[None].float(), work)
     except Interrupted:

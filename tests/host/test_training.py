@@ -17,7 +17,8 @@ from dpt_pack.dpt_core.training.state import RunError
 from dpt_pack.nodes.host.adapter import EXTENSIONS, load_adapter
 from dpt_pack.nodes.host.backbones.registry import backbone_of
 from dpt_pack.nodes.host.measure import measure
-from dpt_pack.nodes.host.passes import HostTexts, with_passes
+from dpt_pack.nodes.host.passes import with_passes
+from dpt_pack.nodes.host.text_store import HostTexts
 from dpt_pack.nodes.save_adapter import SaveAdapter
 from dpt_pack.nodes.train_adapter import TrainAdapter
 from dpt_pack.nodes.training_data import TrainingData
@@ -76,9 +77,10 @@ def test_every_family_learns(family, tmp_path):
     assert found.isfinite().all()
 
 
-@pytest.mark.parametrize("family", [UNET, "qwen_image"])
-def test_rows_with_texts_of_their_own(family):
-    """Rows that pass together are as each alone, also where their texts differ in length."""
+@pytest.mark.parametrize("family, memory", [(UNET, 2**30), ("qwen_image", 0), ("flux", 10**4)])
+def test_rows_with_texts_of_their_own(family, memory, tmp_path):
+    """Rows that pass together are as each alone, also where their texts differ in length, and
+    where memory does not hold them."""
     found = {}
     latents = stacked(family, 4)
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(5))
@@ -94,9 +96,11 @@ def test_rows_with_texts_of_their_own(family):
         found["alone"] = torch.cat(alone)
 
     model = toy_model(family)
-    kept = HostTexts(encode_for(family), backbone_of(model.model))
+    kept = HostTexts(encode_for(family), backbone_of(model.model), tmp_path, memory)
     with_passes(model, kept, latents[:1], work)
     assert len(kept.groups(texts)) == (1 if family == UNET else 2)
+    files = len(list(tmp_path.iterdir()))
+    assert files == 0 if family == UNET else 0 < files <= 5
     torch.testing.assert_close(found["all"], found["alone"], rtol=1e-4, atol=1e-4)
 
 

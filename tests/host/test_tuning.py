@@ -13,8 +13,9 @@ from dpt_pack.dpt_core.training.observer import Observer
 from dpt_pack.dpt_core.training.tuning_run import TuneSettings
 from dpt_pack.nodes.host.backbones.registry import backbone_of
 from dpt_pack.nodes.host.lora import with_lora
-from dpt_pack.nodes.host.passes import HostTexts, with_passes
+from dpt_pack.nodes.host.passes import with_passes
 from dpt_pack.nodes.host.studio import HostStudio, TrainedLora, projections, tune
+from dpt_pack.nodes.host.text_store import HostTexts
 from dpt_pack.nodes.tune_lora import TuneLoRA
 from runs import distance
 from test_no_leaks import everything

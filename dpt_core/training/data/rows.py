@@ -15,8 +15,8 @@ NEGATIVES = ("auto", "file", "none")
 """Where hard negative captions come from: made of the caption where the file names none; only from
 the file; nowhere."""
 
-PER_CAPTION = 4
-"""Hard negatives made of a caption at most."""
+PER_CAPTION, IN_ALL = 4, 8192
+"""Hard negatives made of a caption, and of all captions, at most; each caption gets one."""
 
 HELD_OUT = 10
 """One in so many pictures is not trained on."""
@@ -130,6 +130,8 @@ def with_negatives(
     if mode not in NEGATIVES:
         raise ValueError(f"negatives must be one of {', '.join(NEGATIVES)}; got {mode!r}")
     made: dict[str, tuple[str, ...]] = {}
+    captions = len({row.caption for row in data.matching})
+    limit = min(PER_CAPTION, max(1, IN_ALL // max(1, captions)))
 
     def found(row: MatchingRow) -> tuple[str, ...]:
         if mode == "none":
@@ -137,12 +139,12 @@ def with_negatives(
         if row.negative_captions or mode == "file":
             return row.negative_captions
         if row.caption not in made:
-            made[row.caption] = tuple(make(row.caption, PER_CAPTION, seed))
+            made[row.caption] = tuple(make(row.caption, limit, seed))
         return made[row.caption]
 
     rows = tuple(row._replace(negative_captions=found(row)) for row in data.matching)
-    captions = {row.caption: bool(row.negative_captions) for row in rows}
-    return WithNegatives(replace(data, matching=rows), len(captions), sum(captions.values()))
+    found_for = {row.caption: bool(row.negative_captions) for row in rows}
+    return WithNegatives(replace(data, matching=rows), captions, sum(found_for.values()))
 
 
 def split_held_out(
