@@ -35,7 +35,6 @@ class Explain(io.ComfyNode):
                 io.String.Input(
                     "prompt",
                     multiline=True,
-                    default="",
                     tooltip="What the pictures should show, in English.",
                 ),
                 io.Int.Input(
