@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from dpt_core.annotation import mark_boxes
+from dpt_core.cli.app import run
 from dpt_core.colour_names import base_colour, colour_names, colour_share
 from dpt_core.evaluation.explaining import Agreement
 from dpt_core.explain import LEVELS, OTHERS_AT, Evidence, explain, questions
@@ -178,3 +179,11 @@ def test_questions():
         "a red circle right of a blue square",
     )
     assert questions(take_apart("a red circle")).sentences == ()
+
+
+def test_the_command_keeps_pictures_and_explanations(tmp_path, capsys):
+    words = ["--pictures", "2", "--steps", "2", "--batch-size", "2", "--device", "cpu"]
+    assert run(["evaluate", "explain", str(tmp_path), *words]) == 0
+    told = json.loads((tmp_path / "explained.json").read_text())
+    assert len(told["explained"]) == len(list(tmp_path.glob("*.png"))) == 2
+    assert "every part" in capsys.readouterr().out

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from ...evaluation import defaults
@@ -60,13 +59,13 @@ def explain(
         found, explained = agreement(models.plain, models.adapter, shown, prompts, done)
     figures = found.figures()
     if folder is not None:
+        from ...files import write_json
         from ...png import save_png
 
-        folder.mkdir(parents=True, exist_ok=True)
-        for place, picture in enumerate(shown):
-            save_png(folder / f"{place:04d}.png", picture)
+        for place, (picture, prompt) in enumerate(zip(shown, prompts, strict=True)):
+            save_png(picture, folder / f"{place:04d}.png", {"prompt": prompt})
         told = {"figures": figures, "explained": [each.as_data() for each in explained]}
-        (folder / "explained.json").write_text(json.dumps(told, indent=1), "utf-8")
+        write_json(folder / "explained.json", told)
         say(f"pictures and explanations are in {folder}")
     names = ("every part", *KINDS, "all parts", "the judge's verdict")
     rows = [("", "agrees with the judge", "of", "hold", "✗ missed", "✗ for nothing")]
