@@ -65,7 +65,7 @@ def plain(number: int = 0) -> Prompt:
 
 def corrected(number: int, **settings: Any) -> Prompt:
     """Our sampler."""
-    return sampled("DPT_KSampler", number, adapter=["demo", 3], **settings)
+    return sampled("DPT_KSampler", number, **{"adapter": ["demo", 3]} | settings)
 
 
 def custom(number: int, mode: str, **settings: Any) -> Prompt:
@@ -117,6 +117,12 @@ def best(**more: Any) -> dict[str, Any]:
     return node("DPT_SelectBest", **inputs | {"if_none_pass": "keep the best"} | more)
 
 
+def chosen(number: int, **more: Any) -> Prompt:
+    """The choice alone: the host still runs the outputs that a wrong node does not feed."""
+    prompt = looked_at(number) | {"best": best(**more)}
+    return {name: each for name, each in prompt.items() if name not in ("save", "preview")}
+
+
 GOOD: tuple[Callable[[int], Prompt], ...] = (
     plain,
     lambda n: corrected(n, preset="balanced"),
@@ -136,11 +142,14 @@ BAD: tuple[Callable[[int], Prompt], ...] = (
     lambda n: custom(n, "exact", start_percent=0.9, end_percent=0.1),
     lambda n: custom(n, "backwards"),
     lambda n: custom(n, "exact", inner_steps=0),
-    lambda n: search(n) | {"adapter": node("DPT_LoadAdapter", adapter_name="nothing")},
+    lambda n: (
+        corrected(n, adapter=["file", 0])
+        | {"file": node("DPT_LoadAdapter", adapter_name="nothing")}
+    ),
     lambda n: sampled("DPT_SearchKSampler", n, adapter=["demo", 3], candidates=2, keep=5),
     lambda n: corrected(n, latent_image=["decode", 0]),
-    lambda n: looked_at(n) | {"best": best(count=0)},
-    lambda n: looked_at(n) | {"best": best(count=1, scores=[["score", 0]])},
+    lambda n: chosen(n, count=0),
+    lambda n: chosen(n, count=1, scores=["demo", 0]),
 )
 """What has to be refused, in words."""
 
