@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from .settings import check_settings, setting
+
+if TYPE_CHECKING:
+    from .backbones.base import Noise
 
 ScoreFunction = Callable[[torch.Tensor], torch.Tensor]
 """From latents `[B, ...]` to alignment scores `[B]`, differentiable."""
@@ -109,6 +112,17 @@ class Correction:
                 f"preset must be one of {', '.join((*PRESETS, CUSTOM))}; got {preset!r}"
             )
         return PRESETS[preset]
+
+    def move(self, gradient: torch.Tensor, noise: Noise) -> torch.Tensor:
+        """How far variance-preserving latents `[R, ...]` move.
+
+        Args:
+            gradient: `[R, ...]`, ∂s/∂x in the model's own space.
+            noise: in those latents.
+        """
+        return step(
+            gradient / noise.scale, self.strength, rule=self.step, noise_variance=noise.variance
+        )
 
 
 CUSTOM = "custom"

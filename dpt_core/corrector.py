@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 import torch
 
 from .backbones.base import Noise, NoisePath
-from .correction import Correction, finite_rows, lagged_move, step
+from .correction import Correction, finite_rows, lagged_move
 
 logger = logging.getLogger(__name__)
 
@@ -235,10 +235,7 @@ class Corrector:
         if not self._warned and not finite_rows(gradient).all():
             self._warned = True
             logger.warning("DPT: gradient not finite, those pictures stay uncorrected at that step")
-        wanted = self.correction
-        move = step(
-            gradient / noise.scale, wanted.strength, rule=wanted.step, noise_variance=noise.variance
-        )
+        move = self.correction.move(gradient, noise)
         return move if rows.mask is None else move * rows.mask.to(move)
 
     def _note(self, rows: Rows, scores: torch.Tensor) -> None:

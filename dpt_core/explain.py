@@ -1,11 +1,11 @@
 """Which part of a prompt holds in a picture.
 
 A prompt is taken apart (:mod:`.phrases`). Each phrase is searched by the grounding queries, under
-its own words and with its attributes replaced; the score of the whole sentence is compared with
-that of the sentence with a part swapped. Everything is read at several noise levels. What was read
-turns into ✓ and ✗ by weights that were fitted in the shapes world, where a judge knows the truth:
-`dpt evaluate explain` says how well they do. For other models they are a start; `threshold` moves
-the verdict.
+its own words and with another thing in place of its own; colours are read off the pixels in the
+boxes; for relations, sizes and the like the score of the whole sentence is compared with that of
+the sentence with the part swapped. Everything is read at several noise levels. What was read turns
+into ✓ and ✗ by thresholds that were fitted in the shapes world, where a judge knows the truth:
+`dpt evaluate explain` says how well they do. For other models they are a start.
 
 Reading is not this module's business: :func:`questions` says what to read, whoever reads it gives
 the :class:`Evidence` to :func:`explain`.

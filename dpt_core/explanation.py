@@ -56,16 +56,19 @@ class Explanation:
     parts: tuple[Checked, ...]
 
     @property
+    def known(self) -> list[bool]:
+        """Of each part that can be told, whether it holds."""
+        return [part.held for part in self.parts if part.held is not None]
+
+    @property
     def share(self) -> float:
         """The share of parts that hold, of those that can be told; 1 where none can."""
-        known = [part.held for part in self.parts if part.held is not None]
-        return sum(known) / len(known) if known else 1.0
+        return sum(self.known) / len(self.known) if self.known else 1.0
 
     @property
     def held(self) -> bool | None:
         """Whether all parts hold that can be told; None where none can."""
-        known = [part.held for part in self.parts if part.held is not None]
-        return all(known) if known else None
+        return all(self.known) if self.known else None
 
     @property
     def failed(self) -> tuple[str, ...]:

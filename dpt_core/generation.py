@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -11,9 +12,10 @@ import numpy as np
 import torch
 
 from .adapter import DiscriminativeAdapter
-from .backbones.registry import backbone_of
+from .backbones.registry import backbone_of, network_name
 from .correction import Correction
 from .diffusers import self_correcting, text_vectors
+from .lora import merge_lora
 from .search import Search, Searching
 
 
@@ -72,6 +74,20 @@ class Generated(NamedTuple):
     scores: np.ndarray
     seeds: list[int]
     candidates: np.ndarray | None = None
+
+
+def with_lora(pipeline: Any, lora: Mapping[str, torch.Tensor], strength: float = 1.0) -> Any:
+    """A pipeline whose network is a copy with a LoRA merged; the other parts are shared.
+
+    Raises:
+        ValueError: the LoRA does not fit the network.
+    """
+    name = network_name(pipeline)
+    network = copy.deepcopy(getattr(pipeline, name))
+    merge_lora(network, lora, strength)
+    tuned = copy.copy(pipeline)
+    tuned.register_modules(**{name: network})
+    return tuned
 
 
 def generate(

@@ -26,7 +26,7 @@ def score_curves(scores: Mapping[int, Sequence[float]], width: int = 768, height
             axes.legend(frameon=False)
     else:
         axes.text(0.5, 0.5, "no step was corrected", ha="center", transform=axes.transAxes)
-    return _pixels(canvas)
+    return pixels_of(canvas)
 
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -81,7 +81,7 @@ def search_curves(
         axes.legend(frameon=False)
     if not axes.lines:
         axes.text(0.5, 0.5, "no score was read", ha="center", transform=axes.transAxes)
-    return _pixels(canvas)
+    return pixels_of(canvas)
 
 
 def loss_curves(rows: Sequence[Mapping[str, float]], width: int = 960, height: int = 540):
@@ -96,9 +96,9 @@ def loss_curves(rows: Sequence[Mapping[str, float]], width: int = 960, height: i
     """
     from PIL import Image
 
-    figure, canvas = _figure(width, height)
+    figure, canvas = new_figure(width, height)
     draw_losses(figure.add_subplot(), rows)
-    return Image.fromarray(_pixels(canvas))
+    return Image.fromarray(pixels_of(canvas))
 
 
 def draw_losses(axes, rows: Sequence[Mapping[str, float]]) -> None:
@@ -120,20 +120,21 @@ def _score_axes(width: int, height: int):
     """Axes for alignment scores against steps, and their canvas."""
     from matplotlib.ticker import MaxNLocator
 
-    figure, canvas = _figure(width, height)
+    figure, canvas = new_figure(width, height)
     axes = figure.add_subplot(xlabel="step", ylabel="alignment score")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     return axes, canvas
 
 
-def _pixels(canvas) -> np.ndarray:
+def pixels_of(canvas) -> np.ndarray:
     """A canvas as a picture `[H, W, 3]` uint8."""
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _figure(width: int, height: int):
+def new_figure(width: int, height: int):
+    """A figure of matplotlib of a size in pixels, and its canvas."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

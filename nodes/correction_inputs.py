@@ -47,21 +47,28 @@ def contradiction(
     return True
 
 
-def setting_inputs(settings: type) -> list[io.Input]:
-    """An input for every field of a dataclass of settings, in the order of their declaration."""
-    return [_input(each) for each in fields(settings)]
+def setting_inputs(settings: type, **shared: Any) -> list[io.Input]:
+    """An input for every field of a dataclass that is a setting, in the order of declaration.
+
+    Args:
+        settings: the dataclass.
+        shared: arguments of all inputs; by default they are optional, for a prompt over the API
+            need not repeat what a preset says.
+    """
+    shared = shared or {"optional": True}
+    return [_input(each, shared) for each in fields(settings) if each.metadata]
 
 
-def _input(setting: Field) -> io.Input:
+def _input(setting: Field, shared: dict[str, Any]) -> io.Input:
     about = setting.metadata
-    shared: dict[str, Any] = {
-        "default": setting.default,
-        "tooltip": about["help"],
-        "optional": True,  # a prompt over the API need not repeat what a preset says
-    }
+    shared = {**shared, "default": setting.default, "tooltip": about["help"]}
     if choices := about.get("choices"):
         return io.Combo.Input(setting.name, options=list(choices), **shared)
+    if isinstance(setting.default, str):
+        return io.String.Input(setting.name, **shared)
     shared |= {"min": about["minimum"], "max": about["maximum"]}
     if isinstance(setting.default, int):
+        if setting.name == "seed":  # which the front end would change: another seed, another run
+            shared["control_after_generate"] = False
         return io.Int.Input(setting.name, **shared)
     return io.Float.Input(setting.name, step=about["step"], **shared)

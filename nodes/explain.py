@@ -124,9 +124,8 @@ def in_words(found: list[Explanation]) -> str:
     """What the node says: how many parts hold in each picture, and what could not be checked."""
     lines = []
     for place, one in enumerate(found, start=1):
-        known = [part.held for part in one.parts if part.held is not None]
         failing = "; ".join(part.text for part in one.parts if part.held is False)
-        counted = f"image {place}: {sum(known)} of {len(known)} parts hold"
+        counted = f"image {place}: {sum(one.known)} of {len(one.known)} parts hold"
         lines.append(f"{counted} ({failing})" if failing else counted)
     untold = dict.fromkeys(part.text for one in found for part in one.parts if part.held is None)
     if untold:

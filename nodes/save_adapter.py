@@ -7,6 +7,7 @@ from comfy_api.latest import io
 
 from ..dpt_core.checkpoint import save_checkpoint
 from .host.adapter import FOLDER, AdapterIO, LoadedAdapter
+from .host.aliases import search_aliases
 from .host.progress import show
 
 
@@ -28,6 +29,7 @@ class SaveAdapter(io.ComfyNode):
                 ),
             ],
             outputs=[],
+            **search_aliases("DPT saver", "export adapter"),
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
         )

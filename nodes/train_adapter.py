@@ -1,15 +1,17 @@
 """Train an adapter on the wired model."""
 
+from typing import Any
+
 from comfy_api.latest import io
 
-from ..dpt_core.training.config import MOST
 from ..dpt_core.training.data.rows import CaptionedPictures
-from ..dpt_core.training.recipe import RECIPES, RunSettings
+from ..dpt_core.training.recipe import RunSettings
+from .correction_inputs import setting_inputs
 from .host.adapter import AdapterIO, managed
+from .host.aliases import search_aliases
+from .host.pictures import to_image
 from .host.progress import show
-from .host.training import DataIO, LossMapIO, as_image, losses_of, train_adapter
-
-DEFAULTS = RunSettings()
+from .host.training import DataIO, LossMapIO, losses_of, train_adapter
 
 
 class TrainAdapter(io.ComfyNode):
@@ -27,57 +29,7 @@ class TrainAdapter(io.ComfyNode):
                 io.Clip.Input("clip", tooltip="Its text encoder."),
                 io.Vae.Input("vae", tooltip="Its autoencoder."),
                 DataIO.Input("data", tooltip="From DPT Training Data."),
-                io.Combo.Input(
-                    "recipe",
-                    options=list(RECIPES),
-                    tooltip="recommended: how the demo's adapter was made. published: the paper's "
-                    "losses and sizes.",
-                ),
-                io.String.Input(
-                    "tap",
-                    default=DEFAULTS.tap,
-                    tooltip="Where the adapter reads the model: auto tries several and takes the "
-                    "one that tells right from wrong best. Or up1, block7, …",
-                ),
-                io.Int.Input(
-                    "steps",
-                    default=DEFAULTS.steps,
-                    min=1,
-                    max=10_000_000,
-                    tooltip="Steps of training. The paper has 60,000 with 48 pictures each.",
-                ),
-                io.Int.Input(
-                    "batch_size",
-                    default=DEFAULTS.batch_size,
-                    min=2,
-                    max=1024,
-                    tooltip="Examples in a step. More is better, as far as memory goes.",
-                ),
-                io.Float.Input(
-                    "learning_rate",
-                    default=DEFAULTS.learning_rate,
-                    min=0.0,
-                    max=0.1,
-                    step=0.00001,
-                    tooltip="How fast it learns; 0 takes the recipe's.",
-                ),
-                io.Int.Input(
-                    "examples",
-                    default=DEFAULTS.examples,
-                    min=0,
-                    max=1_000_000,
-                    tooltip="Examples that the model reads once, kept in memory and on disk while "
-                    "the adapter trains: fast. 0 has the model read new ones in every step: slow, "
-                    "without limit.",
-                ),
-                io.Int.Input(
-                    "seed",
-                    default=DEFAULTS.seed,
-                    min=0,
-                    max=MOST - 1,
-                    control_after_generate=False,  # another seed is another run
-                    tooltip="Of everything random.",
-                ),
+                *setting_inputs(RunSettings, optional=False),
                 io.String.Input(
                     "run_name",
                     default="my adapter",
@@ -92,6 +44,7 @@ class TrainAdapter(io.ComfyNode):
                     tooltip="Losses, how often held-out pictures are told right, boxes found.",
                 ),
             ],
+            **search_aliases("train DPT", "probing", "discriminative adapter", "training loop"),
             hidden=[io.Hidden.unique_id],
         )
 
@@ -102,18 +55,10 @@ class TrainAdapter(io.ComfyNode):
         clip: object,
         vae: object,
         data: CaptionedPictures,
-        recipe: str,
-        tap: str,
-        steps: int,
-        batch_size: int,
-        learning_rate: float,
-        examples: int,
-        seed: int,
         run_name: str,
+        **settings: Any,
     ) -> io.NodeOutput:
-        settings = RunSettings(
-            recipe, tap.strip(), steps, batch_size, learning_rate, examples, seed
-        )
+        settings = RunSettings(**settings | {"tap": settings["tap"].strip()})
         node = cls.hidden.unique_id
         trained = train_adapter(model, clip, vae, data, settings, run_name, node)
         last, config = trained.history[-1], trained.checkpoint.config
@@ -123,4 +68,4 @@ class TrainAdapter(io.ComfyNode):
             f"{last['itm_images']:.0%}, AUC {last['auc']:.2f} on held-out pictures",
         )
         adapter = managed(run_name, trained.checkpoint)
-        return io.NodeOutput(adapter, losses_of(trained.rows), as_image(trained.picture))
+        return io.NodeOutput(adapter, losses_of(trained.rows), to_image(trained.picture))

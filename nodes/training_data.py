@@ -13,9 +13,11 @@ from ..dpt_core.training.data.images import LARGEST
 from ..dpt_core.training.data.rows import NEGATIVES, CaptionedPictures, with_negatives
 from ..dpt_core.training.report import data_sheet
 from .ground_phrase import BoxesIO
+from .host.aliases import search_aliases
+from .host.pictures import to_image
 from .host.progress import show
 from .host.selection import split_images
-from .host.training import DataIO, as_image
+from .host.training import DataIO
 
 SCENES = {f"demo scenes ({count:,})": count for count in (2000, 200)}
 """Choices that need no folder."""
@@ -75,6 +77,7 @@ class TrainingData(io.ComfyNode):
                     tooltip="Some examples with captions, hard negatives and boxes.",
                 ),
             ],
+            **search_aliases("dataset", "load image text dataset", "captions"),
             hidden=[io.Hidden.unique_id],
             is_input_list=True,
         )
@@ -105,7 +108,7 @@ class TrainingData(io.ComfyNode):
             f"{len(data.names())} pictures, {made.captions} captions, {made.with_negative} with a "
             f"hard negative, {phrases} boxes",
         )
-        return io.NodeOutput(made.data, as_image(data_sheet(made.data)))
+        return io.NodeOutput(made.data, to_image(data_sheet(made.data)))
 
 
 def read_data(

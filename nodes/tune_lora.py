@@ -1,21 +1,24 @@
 """Tune a LoRA on the model's own pictures, by their scores."""
 
+from typing import Any
+
 import torch
 from comfy_api.latest import io
 
-from ..dpt_core.training.config import MOST
 from ..dpt_core.training.report import tuning_sheet
 from ..dpt_core.training.tuning_run import TuneSettings
+from .correction_inputs import setting_inputs
 from .host.adapter import AdapterIO, LoadedAdapter
+from .host.aliases import search_aliases
+from .host.pictures import to_image
 from .host.progress import show
-from .host.training import LossMapIO, OnNode, as_image, run_folder
-
-DEFAULTS = TuneSettings()
+from .host.training import LossMapIO, OnNode, run_folder
 
 
 class TuneLoRA(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
+        candidates, *others = setting_inputs(TuneSettings, optional=False)
         return io.Schema(
             node_id="DPT_TuneLoRA",
             display_name="DPT Tune LoRA",
@@ -37,13 +40,7 @@ class TuneLoRA(io.ComfyNode):
                     "better than tens.",
                 ),
                 io.Latent.Input("latent_image", tooltip="An empty latent of the size to draw."),
-                io.Int.Input(
-                    "candidates",
-                    default=DEFAULTS.candidates,
-                    min=2,
-                    max=64,
-                    tooltip="Pictures of each prompt.",
-                ),
+                candidates,
                 io.Int.Input(
                     "sampling_steps",
                     default=20,
@@ -59,37 +56,7 @@ class TuneLoRA(io.ComfyNode):
                     step=0.1,
                     tooltip="Guidance of each picture. Take what you draw with.",
                 ),
-                io.Int.Input(
-                    "steps",
-                    default=DEFAULTS.steps,
-                    min=1,
-                    max=1_000_000,
-                    tooltip="Steps of training the LoRA.",
-                ),
-                io.Int.Input(
-                    "batch_size",
-                    default=DEFAULTS.batch_size,
-                    min=1,
-                    max=1024,
-                    tooltip="Pictures in a step.",
-                ),
-                io.Float.Input(
-                    "learning_rate",
-                    default=DEFAULTS.learning_rate,
-                    min=0.000001,
-                    max=0.1,
-                    step=0.000001,
-                    tooltip="How fast it learns. Lower it for large models.",
-                ),
-                io.Int.Input("rank", default=DEFAULTS.rank, min=1, max=256, tooltip="Of the LoRA."),
-                io.Int.Input(
-                    "seed",
-                    default=DEFAULTS.seed,
-                    min=0,
-                    max=MOST - 1,
-                    control_after_generate=False,
-                    tooltip="Of everything random.",
-                ),
+                *others,
                 io.String.Input(
                     "run_name",
                     default="my LoRA",
@@ -107,6 +74,9 @@ class TuneLoRA(io.ComfyNode):
                     tooltip="Prompts that were not trained on, drawn without the LoRA and with it.",
                 ),
             ],
+            **search_aliases(
+                "train LoRA", "reinforcement learning", "reward tuning", "prompt adherence"
+            ),
             hidden=[io.Hidden.unique_id],
         )
 
@@ -119,32 +89,25 @@ class TuneLoRA(io.ComfyNode):
         adapter: LoadedAdapter,
         prompts: str,
         latent_image: dict,
-        candidates: int,
         sampling_steps: int,
         cfg: float,
-        steps: int,
-        batch_size: int,
-        learning_rate: float,
-        rank: int,
-        seed: int,
         run_name: str,
+        **settings: Any,
     ) -> io.NodeOutput:
         from .host.studio import HostStudio, encoder, tune  # weight adapters are new in the host
 
-        settings = TuneSettings(
-            steps=steps, batch_size=batch_size, learning_rate=learning_rate, rank=rank,
-            candidates=candidates, seed=seed,
-        )  # fmt: skip
         node = cls.hidden.unique_id
         studio = HostStudio(model, adapter, encoder(clip), latent_image, sampling_steps, cfg)
         lines = [line.strip() for line in prompts.splitlines() if line.strip()]
-        found, tuned = tune(studio, lines, settings, run_folder(run_name), OnNode(node))
+        found, tuned = tune(
+            studio, lines, TuneSettings(**settings), run_folder(run_name), OnNode(node)
+        )
         told = f"mean score {found.before:.3f} → {found.after:.3f}"
         show(node, f"done: {told} on {len(found.prompts)} prompts that were not trained on")
         pictures = [_decoded(vae, side[:4]) for side in found.pictures]
         sheet = tuning_sheet(found, pictures)
         losses = {"loss": [row["score weighted"] for row in found.rows]}
-        return io.NodeOutput(tuned, losses, as_image(sheet))
+        return io.NodeOutput(tuned, losses, to_image(sheet))
 
 
 def _decoded(vae: object, latents: torch.Tensor) -> torch.Tensor:

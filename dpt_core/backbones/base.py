@@ -281,6 +281,19 @@ def output_of(call: BackboneCall, predicted: Any, kind: str) -> Any:
     return getattr(import_module(f"diffusers.models.{module}"), name)(sample=predicted)
 
 
+def second_half(pipeline: Any, call: BackboneCall, guided: bool | None) -> slice:
+    """The conditional rows where a guided pipeline puts the unconditional ones first.
+
+    Args:
+        pipeline: tells whether it is guided.
+        call: of the network.
+        guided: what is known of that; None asks the pipeline.
+    """
+    if guided is None:
+        guided = getattr(pipeline, "do_classifier_free_guidance", True)
+    return slice(len(call.x) // 2, None) if guided else slice(None)
+
+
 def rows_of(value: Any, rows: slice | torch.Tensor, total: int) -> Any:
     """Some rows of nested inputs; what has no row for each of `total` stays."""
     if torch.is_tensor(value):

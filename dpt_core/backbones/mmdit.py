@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from einops import rearrange
 
-from .base import BackboneCall
+from .base import BackboneCall, second_half
 from .prompts import mean_of, own_span
 from .tokens import Stack, Transformer, timesteps_of
 
@@ -19,11 +19,47 @@ GUIDANCE = 3.5
 """What a guidance-distilled Flux is told where pictures are read."""
 
 
-class StableDiffusion3(Transformer):
+class ComparesPooled(Transformer):
+    """Compares with what CLIP-L makes of the prompt, its state at the end of the text: Flux's
+    pooled vector, the first 768 of SD 3's."""
+
+    texts = ("pooled",)
+
+    @torch.no_grad()
+    def text_vectors(
+        self,
+        prompts: Sequence[str],
+        source: str = "pooled",
+        inputs: dict[str, Any] | None = None,
+    ) -> torch.Tensor:
+        """`[B, D]`.
+
+        Raises:
+            ValueError: the pipeline was loaded without CLIP-L.
+        """
+        pipeline = self._pipeline
+        tokenizer, encoder = (
+            getattr(pipeline, name, None) for name in ("tokenizer", "text_encoder")
+        )
+        if encoder is None:
+            raise ValueError(
+                "the adapter compares with what CLIP-L makes of the prompt, and this "
+                f"{self.family} pipeline was loaded without it: load it with text_encoder and "
+                "tokenizer"
+            )
+        ids = tokenizer(
+            list(prompts), padding="max_length", max_length=tokenizer.model_max_length,
+            truncation=True, return_tensors="pt",
+        ).input_ids  # fmt: skip
+        output = encoder(ids.to(device_of(pipeline)))
+        vector = getattr(output, "text_embeds", None)  # SD 3's has a projection, the identity
+        return output.pooler_output if vector is None else vector
+
+
+class StableDiffusion3(ComparesPooled):
     """Stable Diffusion 3 and 3.5: `SD3Transformer2DModel`."""
 
     family = "sd3"
-    texts = ("pooled",)
     stacks = (Stack("transformer_blocks"),)
     names = ("hidden_states", "encoder_hidden_states", "pooled_projections", "timestep")
     saved = 24.0
@@ -32,9 +68,7 @@ class StableDiffusion3(Transformer):
         """The second half of a guided call; skip layer guidance adds one of positive prompts."""
         if call.inputs.get("skip_layers") is not None:
             return slice(None)
-        if guided is None:
-            guided = getattr(self._pipeline, "do_classifier_free_guidance", True)
-        return slice(len(call.x) // 2, None) if guided else slice(None)
+        return second_half(self._pipeline, call, guided)
 
     @torch.no_grad()
     def conditioning(self, prompts: Sequence[str], size: Sequence[int]) -> dict[str, Any]:
@@ -45,15 +79,6 @@ class StableDiffusion3(Transformer):
             do_classifier_free_guidance=False,
         )  # fmt: skip
         return {"encoder_hidden_states": context, "pooled_projections": pooled}
-
-    def text_vectors(
-        self,
-        prompts: Sequence[str],
-        source: str = "pooled",
-        inputs: dict[str, Any] | None = None,
-    ) -> torch.Tensor:
-        """What CLIP-L makes of the prompts: the first 768 of SD 3's pooled vector."""
-        return _pooled(self._pipeline, prompts, self.family)
 
     def _taken(self, inputs: dict[str, Any]) -> BackboneCall:
         return BackboneCall(inputs.pop("hidden_states"), self.path.told(inputs["timestep"]), inputs)
@@ -94,11 +119,10 @@ class Packed(Transformer):
         return inputs
 
 
-class Flux(Packed):
+class Flux(ComparesPooled, Packed):
     """Flux.1 and its relatives (Kontext, Fill, Control): `FluxTransformer2DModel`."""
 
     family = "flux"
-    texts = ("pooled",)
     stacks = (Stack("transformer_blocks"), Stack("single_transformer_blocks"))
     names = (
         "hidden_states", "encoder_hidden_states", "pooled_projections", "timestep", "img_ids",
@@ -125,15 +149,6 @@ class Flux(Packed):
         if self.module.config.guidance_embeds:
             inputs["guidance"] = torch.full((len(context),), GUIDANCE, device=device)
         return inputs
-
-    def text_vectors(
-        self,
-        prompts: Sequence[str],
-        source: str = "pooled",
-        inputs: dict[str, Any] | None = None,
-    ) -> torch.Tensor:
-        """CLIP-L's state at the end of the text."""
-        return _pooled(self._pipeline, prompts, self.family)
 
     def _taken(self, inputs: dict[str, Any]) -> BackboneCall:
         for name in ("img_ids", "txt_ids"):
@@ -223,25 +238,3 @@ def _own_shape(inputs: dict[str, Any]) -> tuple[int, int, int]:
     """Frames, rows and columns of a call's own picture."""
     first = inputs["img_shapes"][0]
     return first[0] if isinstance(first, list) else first
-
-
-@torch.no_grad()
-def _pooled(pipeline: Any, prompts: Sequence[str], family: str) -> torch.Tensor:
-    """What CLIP-L makes of prompts, `[B, D]`.
-
-    Raises:
-        ValueError: the pipeline was loaded without it.
-    """
-    tokenizer, encoder = (getattr(pipeline, name, None) for name in ("tokenizer", "text_encoder"))
-    if encoder is None:
-        raise ValueError(
-            f"the adapter compares with what CLIP-L makes of the prompt, and this {family} "
-            "pipeline was loaded without it: load it with text_encoder and tokenizer"
-        )
-    ids = tokenizer(
-        list(prompts), padding="max_length", max_length=tokenizer.model_max_length,
-        truncation=True, return_tensors="pt",
-    ).input_ids  # fmt: skip
-    output = encoder(ids.to(device_of(pipeline)))
-    vector = getattr(output, "text_embeds", None)  # SD 3's has a projection, the identity
-    return output.pooler_output if vector is None else vector

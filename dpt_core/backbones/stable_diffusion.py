@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from ..config import TAPS
-from .base import BackboneCall, Reader, TapReached, output_of
+from .base import BackboneCall, Reader, TapReached, output_of, second_half
 
 STEPS = 1000
 """Timesteps of the noise schedule."""
@@ -150,9 +150,7 @@ class StableDiffusion:
 
     def conditional(self, call: BackboneCall, guided: bool | None = None) -> slice:
         """The second half of a guided call."""
-        if guided is None:
-            guided = getattr(self._pipeline, "do_classifier_free_guidance", True)
-        return slice(len(call.x) // 2, None) if guided else slice(None)
+        return second_half(self._pipeline, call, guided)
 
     def shift(self, sigma: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
         """By `x̂₀ = (z − s ε̂)/α` and `x̂₀ = α z − s v̂`.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -287,8 +286,3 @@ def _ing_tag(word: str, previous: str, after: str, on: bool) -> str:
     if previous in ("D", "#", "A", "S", "Q"):
         return "A" if on else "T"
     return "A" if not previous and on else "V"
-
-
-def tags(prompt: str) -> Iterator[str]:
-    """Words with their tags, "dog/T", for looking at."""
-    yield from (f"{token.text}/{token.tag}" for token in tag(prompt))

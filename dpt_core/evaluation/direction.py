@@ -17,7 +17,7 @@ import torch
 from ..adapter import DiscriminativeAdapter
 from ..backbones.base import Noise
 from ..backbones.registry import backbone_of
-from ..correction import Correction, score_gradient, step
+from ..correction import Correction, score_gradient
 from ..diffusers import replaced, score_function, text_vectors
 from ..generation import Sampling, generate
 from ..reading import noise_draws, renoised
@@ -70,10 +70,7 @@ def directions(
         score = score_function(backbone, adapter, call, text, plain)
         _, gradient = score_gradient(x, score)
         noise = Noise.of(backbone.path, sigma, x)
-        move = step(
-            gradient / noise.scale, wanted.strength, rule=wanted.step,
-            noise_variance=noise.variance,
-        ) / noise.scale  # fmt: skip
+        move = wanted.move(gradient, noise) / noise.scale
         with torch.no_grad():
             moved = backbone.run(plain, replace(call, x=x + move))
             before, after = (

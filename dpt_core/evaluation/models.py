@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from ..adapter import DiscriminativeAdapter
-from ..backbones.registry import modules_of, network_name
+from ..backbones.registry import modules_of
 from ..checkpoint import Checkpoint
 from ..fingerprints import fingerprint
-from ..lora import merge_lora
+from ..generation import with_lora
 from ..reading import DRAWS, TIMESTEP, alignment_scores
 from .zero_shot import denoising_errors
 
@@ -66,12 +65,7 @@ class Models:
         pipeline, adapter = pipeline.to(device), checkpoint.adapter.to(device)
         if not checkpoint.lora or not lora:
             return cls(pipeline, pipeline, adapter)
-        name = network_name(pipeline)
-        network = copy.deepcopy(getattr(pipeline, name))
-        merge_lora(network, checkpoint.lora, lora)
-        tuned = copy.copy(pipeline)
-        tuned.register_modules(**{name: network})
-        return cls(pipeline, tuned, adapter)
+        return cls(pipeline, with_lora(pipeline, checkpoint.lora, lora), adapter)
 
     @property
     def has_lora(self) -> bool:

@@ -22,11 +22,12 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ..adapter import DiscriminativeAdapter
+from ..backbones.prompts import moments_of
 from ..checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ..files import write_json
 from .data.images import PictureSource
 from .data.rows import CaptionedPictures, split_held_out
-from .discrimination import ProbingTask
+from .discrimination import ProbingTask, collate_cached
 from .features import (
     Example,
     FeatureSource,
@@ -34,7 +35,7 @@ from .features import (
     batch_of,
 )
 from .held_out import figures, find, scores
-from .kept import KeptExamples, Plan, collate_kept, folded, keep, plan, strongest
+from .kept import KeptExamples, Plan, folded, keep, plan, strongest
 from .loop import CHECKPOINT as STATE
 from .loop import Interrupted, train
 from .observer import Observer
@@ -209,15 +210,16 @@ class AdapterRun:
     def _adapter(self, tap: str, data: CaptionedPictures) -> DiscriminativeAdapter:
         source, boxes = self.source, bool(data.grounding)
         captions = list(dict.fromkeys(row.caption for row in data.matching))[:1024]
-        vectors = source.text_vectors(captions).float()
+        vectors = source.text_vectors(captions)
         torch.manual_seed(self.settings.seed)
         config = self.settings.chosen.adapter(
             source.family, source.text, tap, self._channels, self._side, vectors.shape[1], boxes
         )
         adapter = DiscriminativeAdapter(config)
         if config.text == "mean":
-            adapter.text_mean.copy_(vectors.mean(0))
-            adapter.text_scale.copy_(vectors.std(0).clamp(min=1e-4))
+            mean, scale = moments_of(vectors)
+            adapter.text_mean.copy_(mean)
+            adapter.text_scale.copy_(scale)
         return adapter.to(source.device)
 
     def _examples(self, tap: str, data: CaptionedPictures) -> tuple[Dataset, Any, torch.Tensor]:
@@ -228,7 +230,7 @@ class AdapterRun:
         if kept:
             shards = self._keep("features", tap, examples)
             sample = (shard["features"][:, 0].float() for shard in shards)
-            return KeptExamples(shards, examples), collate_kept, _first(sample)
+            return KeptExamples(shards, examples), collate_cached, _first(sample)
         chosen = range(0, min(count, WHITENED), 16)
         sample = (
             batch_of(self.source, tap, [examples[n] for n in range(first, min(first + 16, count))])

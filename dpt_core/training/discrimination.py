@@ -221,7 +221,7 @@ class CachedFeatures(Dataset):
 
 
 def collate_cached(examples: Sequence[tuple]) -> AdapterBatch:
-    """A batch of :class:`CachedFeatures`."""
+    """A batch of :class:`CachedFeatures`, or of what is like them; examples may lack grounding."""
     features, timesteps, texts, grounding = zip(*examples, strict=True)
     stacked = torch.stack(features, dim=1), torch.stack(timesteps), torch.stack(texts)
-    return AdapterBatch(*stacked, grounding)
+    return AdapterBatch(*stacked, [each for each in grounding if each is not None])

@@ -17,12 +17,10 @@ from safetensors.torch import load_file
 from torch.utils.data import Dataset
 
 from ..files import write_tensors
+from .backbone import LEVELS
 from .data.examples import GroundingExample, MatchingExample
 from .data.rows import CaptionedPictures, GroundingRows, MatchingRows
 from .discrimination import AdapterBatch
-
-LEVELS = 1000
-"""Noise levels that an adapter is told of are in [0, 1000)."""
 
 IMAGES = (0, 0, 0, 1, 2)
 TEXTS = (0, 1, 2, 0, 0)

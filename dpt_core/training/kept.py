@@ -15,7 +15,6 @@ import torch
 from torch.utils.data import Dataset
 
 from ..adapter import DiscriminativeAdapter
-from .discrimination import AdapterBatch
 from .features import FeatureSource, NoisedExamples, batch_of, in_shards
 
 logger = logging.getLogger(__name__)
@@ -113,15 +112,6 @@ class KeptExamples(Dataset):
         shard, row = self._shards[index // SHARD], index % SHARD
         boxed, _ = self._examples.boxed(index)
         return shard["features"][row].float(), shard["levels"][row], shard["texts"][row], boxed
-
-
-def collate_kept(examples: Sequence[tuple]) -> AdapterBatch:
-    """A batch of :class:`KeptExamples`."""
-    features, levels, texts, boxed = zip(*examples, strict=True)
-    boxed = [each for each in boxed if each is not None]
-    return AdapterBatch(
-        torch.stack(features, dim=1), torch.stack(levels), torch.stack(texts), boxed
-    )
 
 
 def keep(

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from ..config import AdapterConfig
 from ..losses import LossWeights
-from .config import LoopConfig
+from ..settings import setting
+from .config import MOST, LoopConfig
 
 
 @dataclass(frozen=True)
@@ -116,13 +117,36 @@ class RunSettings:
         ValueError: a setting is out of range.
     """
 
-    recipe: str = "recommended"
-    tap: str = AUTO
-    steps: int = 4000
-    batch_size: int = 16
-    learning_rate: float = 0.0
-    examples: int = 4096
-    seed: int = 0
+    recipe: str = setting(
+        "recommended",
+        "recommended: how the demo's adapter was made. published: the paper's losses and sizes.",
+        choices=tuple(RECIPES),
+    )
+    tap: str = setting(
+        AUTO,
+        "Where the adapter reads the model: auto tries several and takes the one that tells right "
+        "from wrong best. Or up1, block7, …",
+    )
+    steps: int = setting(
+        4000,
+        "Steps of training. The paper has 60,000 with 48 pictures each.",
+        minimum=1, maximum=10_000_000,
+    )  # fmt: skip
+    batch_size: int = setting(
+        16,
+        "Examples in a step. More is better, as far as memory goes.",
+        minimum=2, maximum=1024,
+    )  # fmt: skip
+    learning_rate: float = setting(
+        0.0, "How fast it learns; 0 takes the recipe's.", minimum=0.0, maximum=0.1, step=0.00001
+    )
+    examples: int = setting(
+        4096,
+        "Examples that the model reads once, kept in memory and on disk while the adapter trains: "
+        "fast. 0 has the model read new ones in every step: slow, without limit.",
+        minimum=0, maximum=1_000_000,
+    )  # fmt: skip
+    seed: int = setting(0, "Of everything random.", minimum=0, maximum=MOST - 1)
     save_every: int = 0
 
     def __post_init__(self) -> None:

@@ -6,10 +6,9 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
-from ..plots import draw_losses
+from ..plots import draw_losses, new_figure, pixels_of
 from .data.images import PictureSource
 from .data.rows import CaptionedPictures
 from .held_out import Found
@@ -17,7 +16,9 @@ from .held_out import Found
 if TYPE_CHECKING:
     from .tuning_run import Tuned
 
-COLUMNS = 4
+WIDTH, COLUMNS = 960, 4
+"""Of a picture in pixels, and how many pictures stand side by side in it."""
+
 LINES = {"itm": "right text above wrong", "itm_images": "right picture above wrong", "auc": "AUC"}
 """Curves of the figures, and what they are called."""
 
@@ -42,7 +43,7 @@ def report(
         A PIL image.
     """
     lines = -(-len(found) // COLUMNS)
-    figure, canvas = _figure(4.2 + 2.4 * lines)
+    figure, canvas = new_figure(WIDTH, round(100 * (4.2 + 2.4 * lines)))
     figure.suptitle(title)
     grid = figure.add_gridspec(1 + lines, 2 * COLUMNS, height_ratios=[3.6, *[2.4] * lines])
     draw_losses(figure.add_subplot(grid[0, :COLUMNS]), rows)
@@ -69,7 +70,7 @@ def data_sheet(data: CaptionedPictures, count: int = 8) -> Any:
     for row in data.grounding:
         boxed.setdefault(row.image, []).append(row)
     lines = -(-len(rows) // COLUMNS)
-    figure, canvas = _figure(3.3 * lines)
+    figure, canvas = new_figure(WIDTH, 330 * lines)
     for index, row in enumerate(rows):
         axes = figure.add_subplot(lines, COLUMNS, index + 1)
         picture = data.images(row.image, row.where, None)
@@ -97,7 +98,7 @@ def tuning_sheet(found: Tuned, pictures: Sequence[torch.Tensor]) -> Any:
         A PIL image.
     """
     count = len(pictures[0])
-    figure, canvas = _figure(3.6 + 5.0)
+    figure, canvas = new_figure(WIDTH, 860)
     grid = figure.add_gridspec(3, COLUMNS, height_ratios=[3.6, 2.5, 2.5])
     figure.suptitle(f"mean score without the LoRA {found.before:.3f}, with it {found.after:.3f}")
     draw_losses(figure.add_subplot(grid[0, :]), found.rows)
@@ -110,19 +111,10 @@ def tuning_sheet(found: Tuned, pictures: Sequence[torch.Tensor]) -> Any:
     return _picture(canvas)
 
 
-def _figure(height: float) -> tuple[Any, Any]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9.6, height), dpi=100, layout="constrained")
-    return figure, FigureCanvasAgg(figure)
-
-
 def _picture(canvas: Any) -> Any:
     from PIL import Image
 
-    canvas.draw()
-    return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+    return Image.fromarray(pixels_of(canvas))
 
 
 def _show(axes: Any, pixels: torch.Tensor) -> None:

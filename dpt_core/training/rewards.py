@@ -15,6 +15,9 @@ from ..reading import latent_scores
 from .data.examples import DataError
 from .data.lines import location, read_lines, shorten, text_field
 
+LEVELS = (350, 350, 550)
+"""Noise levels at which a picture is scored, each with its own noise; the mean is its reward."""
+
 CLIP = 1.5
 """Standard deviations at which an advantage is cut off."""
 

@@ -57,7 +57,7 @@ class StageConfig:
         weights: coefficients of the losses.
         size: side of the square pictures in pixels.
         tap, patch: where the adapter reads the network (auto:
-            :func:`~dpt_core.backbones.base.default_tap`), and the side of what it takes as one
+            :func:`~dpt_core.backbones.checks.default_tap`), and the side of what it takes as one
             cell.
         rank, layers: of the LoRA, see :func:`~dpt_core.training.lora.add_lora` (tuning).
         freeze_adapter: train the LoRA alone, as the published code can (tuning).

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch.nn.functional import cosine_similarity
 
-from .features import Example, FeatureSource, read_batch, read_texts
+from .features import IMAGES, TEXTS, Example, FeatureSource, read_batch, read_texts
 
 LEVEL = 700
 """Noise level of the trial: scores at this noise decide what a correction can do."""
@@ -34,9 +34,6 @@ CLOSE = 0.01
 
 AT_ONCE = 16
 """Examples that are read together."""
-
-SHOWN = (0, 0, 0, 1, 2)
-"""What each pass shows, by its text: own, own, own, hard negative, random."""
 
 
 def tried_taps(taps: Mapping[str, int]) -> list[str]:
@@ -88,8 +85,8 @@ def _parted(x: torch.Tensor, y: torch.Tensor) -> float:
     half = x.shape[1] // 2
     mean, scale = x[:, :half].mean((0, 1)), x[:, :half].std((0, 1)).clamp(min=1e-6)
     x = (x - mean) / scale
-    shown = y[:, list(SHOWN)].movedim(1, 0)  # [5, N, D]: what is seen
-    told = y[:, [0, 1, 2, 0, 0]].movedim(1, 0)  # what it is seen with
+    shown = y[:, list(IMAGES)].movedim(1, 0)  # [5, N, D]: the texts of what is seen
+    told = y[:, list(TEXTS)].movedim(1, 0)  # what it is seen with
     made, rest = (part.flatten(0, 1) for part in (x[:, :half], x[:, half:]))
     gram = made @ made.T
     ridge = RIDGE * gram.diagonal().mean() * torch.eye(len(gram))

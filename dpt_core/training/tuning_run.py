@@ -20,8 +20,10 @@ from torch import nn
 
 from ..files import write_json, write_tensors
 from ..losses import score_weighted_loss
-from .config import LoopConfig
-from .features import LEVELS, in_shards
+from ..settings import setting
+from .backbone import LEVELS
+from .config import MOST, LoopConfig
+from .features import in_shards
 from .loop import CHECKPOINT as STATE
 from .loop import Interrupted, train
 from .observer import Observer
@@ -38,26 +40,30 @@ class TuneSettings:
     """Settings of a run.
 
     Attributes:
-        steps, batch_size, learning_rate: of the optimiser.
-        rank: of the LoRA.
         candidates: pictures of each prompt, at least 2; none is corrected, for correction raises
             the score of wrong pictures too.
+        steps, batch_size, learning_rate: of the optimiser.
+        rank: of the LoRA.
+        seed: of everything random.
         earliest: least noise level that is trained; layouts form above.
         anchored: share of a batch without prompt, held to the untuned prediction.
-        seed: of everything random.
 
     Raises:
         ValueError: a setting is out of range.
     """
 
-    steps: int = 300
-    batch_size: int = 8
-    learning_rate: float = 5e-4
-    rank: int = 16
-    candidates: int = 8
+    candidates: int = setting(8, "Pictures of each prompt.", minimum=2, maximum=64)
+    steps: int = setting(300, "Steps of training the LoRA.", minimum=1, maximum=1_000_000)
+    batch_size: int = setting(8, "Pictures in a step.", minimum=1, maximum=1024)
+    learning_rate: float = setting(
+        5e-4,
+        "How fast it learns. Lower it for large models.",
+        minimum=0.000001, maximum=0.1, step=0.000001,
+    )  # fmt: skip
+    rank: int = setting(16, "Of the LoRA.", minimum=1, maximum=256)
+    seed: int = setting(0, "Of everything random.", minimum=0, maximum=MOST - 1)
     earliest: int = 500
     anchored: float = 1 / 8
-    seed: int = 0
 
     def __post_init__(self) -> None:
         if self.rank < 1 or self.candidates < 2:

@@ -13,11 +13,9 @@ from .adapter import LoadedAdapter
 from .encode import encode_prompt
 from .grounding import boxes_in
 from .measure import measure
+from .noise import SEEDS
 from .pictures import to_pictures
 from .read_once import encode_pictures
-
-SEEDS = 1 << 64
-"""Seeds go round at the end of their range."""
 
 
 def read_evidence(

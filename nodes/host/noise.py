@@ -7,6 +7,9 @@ from typing import Any
 import torch
 from comfy.model_sampling import CONST
 
+SEEDS = 1 << 64
+"""The host's seeds lie below; after the last one comes 0."""
+
 
 class HostNoise:
     """The noise of a host model; sigma is the host's.
@@ -24,6 +27,12 @@ class HostNoise:
         one, nothing = torch.ones_like(sigma), torch.zeros_like(sigma)
         scaled = self._sampling.noise_scaling
         return scaled(sigma, nothing, one), scaled(sigma, one, nothing)
+
+    def noised(self, sigma: torch.Tensor, clean: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """`α x₀ + s ε` at levels `[R]`, of latents and noise `[R, ...]` or alike."""
+        shape = (-1, *[1] * (clean.ndim - 1))
+        alpha, share = (part.to(clean).view(shape) for part in self.weights(sigma))
+        return alpha * clean + share * noise
 
     def level(self, sigma: torch.Tensor) -> torch.Tensor:
         """The model's own timestep on discrete schedules, 1000 sigma on flow models; float32."""

@@ -109,9 +109,7 @@ class HostPasses(comfy.samplers.Sampler):
         clean = self.model.process_latent_in(clean.to(self.device).float())
         sigmas = torch.tensor([self.noise.sigma(float(level)) for level in levels])
         sigmas = sigmas.to(self.device)
-        shape = (-1, *[1] * (clean.ndim - 1))
-        alpha, scale = (each.view(shape) for each in self.noise.weights(sigmas))
-        return alpha * clean + scale * noise.to(clean), sigmas
+        return self.noise.noised(sigmas, clean, noise.to(clean)), sigmas
 
     def denoised(self, x: torch.Tensor, sigmas: torch.Tensor, texts: Sequence[str]) -> torch.Tensor:
         """Clean predictions `[R, ...]` for noisy latents with a text each."""

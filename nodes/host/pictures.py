@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,6 @@ def to_pictures(batches: Iterable[torch.Tensor]) -> list[np.ndarray]:
     return pictures
 
 
-def to_image(picture: np.ndarray) -> torch.Tensor:
-    """A picture `[H, W, 3]` uint8 as IMAGE `[1, H, W, 3]` in [0, 1]."""
-    return torch.from_numpy(picture.copy()).float()[None] / 255
+def to_image(picture: Any) -> torch.Tensor:
+    """A picture `[H, W, 3]` uint8, or a PIL image in RGB, as IMAGE `[1, H, W, 3]` in [0, 1]."""
+    return torch.from_numpy(np.array(picture)).float()[None] / 255

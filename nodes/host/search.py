@@ -25,13 +25,11 @@ from .backbones.registry import check_backbone
 from .calls import PICTURES, ModelCall
 from .correction import KEY as CORRECTION
 from .correction import Run, with_self_correction
+from .noise import SEEDS
 from .rows import wanted
 from .selection import Latent, join_latents, split_latents
 
 KEY = "dpt_search"
-
-SEEDS = 1 << 64
-"""The host's seeds lie below; after the last one comes 0."""
 
 Draw = Callable[[Any, int], Latent]
 """From a model and a seed to a LATENT, as the host's KSampler draws it."""
@@ -281,10 +279,7 @@ class Round:
         if self._mask is not None:  # outside of it the sampler keeps what was there
             picture = torch.lerp(self._original, clean, self._mask.to(clean))
         again = sigma.new_full((len(clean),), noise.sigma(READ_AT))
-        shape = (-1, *[1] * (clean.ndim - 1))
-        alpha, share = (part.to(clean).view(shape) for part in noise.weights(again))
-        # The same noise for all: they compare.
-        noised = alpha * picture + share * noise_draws(picture, 1, 0)
+        noised = noise.noised(again, picture, noise_draws(picture, 1, 0))  # of all, to compare
         self._rereading = step
         try:
             calc_cond_batch(

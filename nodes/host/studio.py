@@ -26,6 +26,7 @@ from ...dpt_core.fingerprints import fingerprint
 from ...dpt_core.lora import GENERIC, lora_key
 from ...dpt_core.training.loop import Interrupted
 from ...dpt_core.training.observer import Observer
+from ...dpt_core.training.rewards import LEVELS
 from ...dpt_core.training.tuning_run import Tuned, TuneSettings, TuningRun
 from .adapter import LoadedAdapter, managed
 from .backbones.registry import backbone_of, check_backbone
@@ -36,9 +37,6 @@ from .measure import measure
 from .passes import HostPasses, with_passes
 from .text_store import Encode, HostTexts
 from .training import model_digest
-
-LEVELS = (350, 350, 550)
-"""Noise levels at which a picture is scored, the mean of which is its reward."""
 
 SAMPLER, SCHEDULER = "euler", "normal"
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import comfy.model_management as management
 import folder_paths
-import numpy as np
 import torch
 from comfy.utils import ProgressBar
 from comfy_api.latest import io
@@ -203,11 +202,6 @@ def model_digest(model: Any) -> str:
     network = fingerprint(model.model.diffusion_model, first=64)
     patched = sorted(map(str, model.patches))
     return hashlib.sha256(f"{network}{patched}".encode()).hexdigest()[:16]
-
-
-def as_image(picture: Any) -> torch.Tensor:
-    """A PIL image as the host's IMAGE, `[1, H, W, 3]` in [0, 1]."""
-    return torch.from_numpy(np.array(picture.convert("RGB"))).float()[None] / 255
 
 
 def losses_of(rows: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:

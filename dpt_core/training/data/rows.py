@@ -94,10 +94,6 @@ class CaptionedPictures:
         """The same rows with other pictures, or latents in their place."""
         return replace(self, images=images)
 
-    def only(self, number: int) -> CaptionedPictures:
-        """The first rows."""
-        return replace(self, matching=self.matching[:number], grounding=self.grounding[:number])
-
 
 class WithNegatives(NamedTuple):
     """Data with its hard negatives.
