@@ -15,6 +15,7 @@ from ..losses import denoising_loss, score_weighted_loss
 from .backbone import LEVELS, Backbone
 from .config import LoopConfig
 from .lora import ATTENTION, FEED_FORWARD
+from .rewards import LEVELS as REWARD_LEVELS
 from .rewards import RewardPrompt, advantages
 
 
@@ -44,7 +45,7 @@ class RewardConfig:
     rounds: int = 1
     sampling: Sampling = field(default_factory=Sampling)
     candidates: int = 8
-    levels: tuple[int, ...] = (350, 350, 550)
+    levels: tuple[int, ...] = REWARD_LEVELS
     earliest: int = 500
     anchored: float = 1 / 8
     rank: int = 16

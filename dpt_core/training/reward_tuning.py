@@ -22,13 +22,11 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from ..backbones.registry import network_name
 from ..checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ..distributed import process_state
 from ..files import write_json, write_tensors
-from ..generation import generate_latents
+from ..generation import generate_latents, with_lora
 from ..host_names import stored
-from ..lora import merge_lora
 from .backbone import Backbone
 from .loop import train
 from .lora import add_lora, load_lora, lora_of
@@ -154,16 +152,6 @@ def mean_reward(
             rewards(pipeline, checkpoint.adapter, latents, some, config.levels, seed=first)
         )
     return float(torch.cat(found).mean())
-
-
-def with_lora(pipeline: Any, lora: dict[str, torch.Tensor]) -> Any:
-    """A pipeline whose network is a copy with a LoRA merged; the other parts are shared."""
-    name = network_name(pipeline)
-    network = copy.deepcopy(getattr(pipeline, name))
-    merge_lora(network, lora)
-    tuned = copy.copy(pipeline)
-    tuned.register_modules(**{name: network})
-    return tuned
 
 
 def _settle(folder: Path, prompts: Sequence[RewardPrompt], config: RewardConfig) -> None:
