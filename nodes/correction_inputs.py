@@ -19,8 +19,9 @@ def correction_inputs() -> list[io.Input]:
         tooltip="balanced: strength 40, lagged, in the first 60% of the steps; the one to begin "
         "with. fast: the same in the first 30%. published: as in the paper. custom: the settings "
         "below appear, and count.",
-        extra_dict={"dpt_presets": {name: asdict(each) for name, each in PRESETS.items()}},
     )
+    # For the front end; not every host takes it as an argument.
+    preset.extra_dict["dpt_presets"] = {name: asdict(each) for name, each in PRESETS.items()}
     return [preset, *setting_inputs(Correction)]
 
 
