@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 from unittest.mock import patch
@@ -15,6 +15,10 @@ from unittest.mock import patch
 import comfy.supported_models as supported
 import pytest
 import torch
+from comfy.ldm.chroma.model import ChromaParams
+from comfy.ldm.flux.model import FluxParams
+from comfyui_version import __version__
+from packaging.version import Version
 from tiny_models import model_patcher, randomise, tiny_adapter
 
 WIDTH = 64
@@ -22,6 +26,8 @@ TEXT = 48
 """Width of the text encoders' states."""
 VECTOR = 24
 """Width of the text vectors y."""
+OLD = Version(__version__) < Version("0.4")
+"""A host before 0.18, where some nodes and families of the host fail by themselves."""
 ODD = (7, 9)
 """An odd latent size: the host pads it."""
 
@@ -83,7 +89,9 @@ def _lumina(**changes: Any) -> dict[str, Any]:
 
 
 def _masked(rows: int, tokens: int) -> dict[str, Any]:
-    """The last tokens are padding."""
+    """The last tokens are padding; 0.3.64 cannot do Lumina 2 with a mask of its own."""
+    if OLD:
+        return {}
     mask = torch.ones(rows, tokens, dtype=torch.long)
     mask[:, tokens - 3 :] = 0
     return {"attention_mask": mask}
@@ -177,7 +185,7 @@ TINY: dict[str, Tiny] = {
             ),
             "guidance_embed",
         ),
-        taps=("block1", "block2"),
+        taps=("block1", "block2"), pooled=VECTOR,  # which 0.3.64 wants, and nobody reads
     ),
     "hidream": Tiny(
         "HiDream",
@@ -208,11 +216,23 @@ every_family = pytest.mark.parametrize("family", PRESENT)
 
 
 def model_config(family: str) -> Any:
-    """The host's model config of a narrow network."""
+    """The host's model config of a narrow network; skips the test where the host has none."""
     tiny = TINY[family]
-    config = getattr(supported, tiny.model)(dict(tiny.config))
-    config.unet_config = dict(tiny.config)  # no real sizes from the class
+    if family not in PRESENT:
+        pytest.skip(f"this ComfyUI has no {tiny.model}")
+    sizes = known(tiny.config)
+    config = getattr(supported, tiny.model)(dict(sizes))
+    config.unet_config = dict(sizes)  # no real sizes from the class
     return config
+
+
+def known(config: dict[str, Any]) -> dict[str, Any]:
+    """What this host's Flux or Chroma takes of a config; newer ones take more."""
+    kinds = {"flux": FluxParams, "flux2": FluxParams, "chroma": ChromaParams}
+    if (kind := kinds.get(config.get("image_model"))) is None:
+        return config
+    names = {"image_model", *(field.name for field in fields(kind))}
+    return {name: value for name, value in config.items() if name in names}
 
 
 def tiny_transformer(family: str, seed: int = 3, dtype: torch.dtype = torch.float32) -> Any:

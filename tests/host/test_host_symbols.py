@@ -12,6 +12,7 @@ import pytest
 from comfy_copy import ROOT
 from dpt_pack.nodes import NODES, DPTExtension
 from host_symbols import GUARDS, PAGE, guards, host_symbols, renewed
+from tiny_transformers import OLD
 
 import nodes as host_nodes
 
@@ -39,9 +40,22 @@ def look_up(symbol: str) -> object:
     raise ImportError(symbol)
 
 
+NEWER = {
+    "comfy.model_management.in_training",
+    "comfy.ops.uncast_bias_weight",
+    "comfy.weight_adapter.bypass.BypassForwardHook",
+}
+"""Not in 0.3.64, where we do without."""
+
+
 @pytest.mark.parametrize("symbol", SYMBOLS)
 def test_there(symbol):
-    look_up(symbol)
+    try:
+        look_up(symbol)
+    except (ImportError, AttributeError):
+        if not OLD or symbol not in NEWER:
+            raise
+        pytest.skip("this ComfyUI has none, and needs none")
 
 
 def test_absent_symbols_are_noticed():

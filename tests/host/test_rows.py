@@ -6,7 +6,7 @@ import comfy.sample
 import comfy.samplers
 import pytest
 import torch
-from chains import CHAINS, STEPS, Chain, areas, plain_model, plain_run, prompted
+from chains import STEPS, Chain, areas, chain_of, plain_model, plain_run, prompted
 from comfy_extras import nodes_pag
 from dpt_pack.dpt_core.correction import MODES
 from runs import STRENGTH, call, corrected, distance, latents, sample
@@ -32,7 +32,7 @@ def strength_in(mode: str) -> float:
 @pytest.mark.parametrize("name", BORDERLINE)
 def test_negative_rows_stay(name, mode, adapter):
     """And the rows of every positive prompt move."""
-    chain, spy = CHAINS[name], InputSpy()
+    chain, spy = chain_of(name), InputSpy()
     model, _ = corrected(spy.watch(chain.patch(chain.model(), 2)), adapter, mode=mode)
     chain.run(model, 2)
     moved = {tuple(text.tolist()) for rows, texts in spy.moves for text in texts[rows]}
@@ -59,7 +59,7 @@ def test_tiles_together_are_as_tiles_apart(mode, size, adapter):
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", ["sag", "nag", "areas", "tiles, all a call"])
 def test_a_batch_equals_single_runs(name, mode, adapter):
-    chain, noise = CHAINS[name], comfy.sample.prepare_noise(latents(2)["samples"], 7)
+    chain, noise = chain_of(name), comfy.sample.prepare_noise(latents(2)["samples"], 7)
     prompts = areas() if name == "areas" else {"positive": tiny_text(1)}
 
     def run(noise: torch.Tensor) -> torch.Tensor:
@@ -89,7 +89,7 @@ def test_a_batch_equals_single_runs(name, mode, adapter):
 def test_each_picture_its_own_prompt(mode, adapter):
     """Also where windows of the batch have their part of the prompts."""
     texts = {"positive": tiny_text(1, batch=3)}
-    chain = Chain(CHAINS["context windows"].patch, prompted(lambda: texts))
+    chain = Chain(chain_of("context windows").patch, prompted(lambda: texts))
     for model in (plain_model(), chain.patch(plain_model(), 3)):
         with texts_watched(model) as pairs:
             chain.run(corrected(model, adapter, mode=mode)[0], 3)

@@ -22,6 +22,7 @@ from dpt_pack.nodes.host.lora import with_lora
 from runs import corrected, sample
 from tiny_models import model_patcher, tiny_adapter
 from tiny_pipelines import pipeline_of, scheduler_of
+from tiny_transformers import known
 
 STEPS, SEED, VECTOR, TOKENS = 4, 7, 24, 12
 SIZE = (6, 10)
@@ -60,8 +61,9 @@ POOLED = {"sd3": 64, "flux": VECTOR}
 
 def host_of(family: str, weights: dict[str, torch.Tensor]) -> Any:
     """The host's model with the weights of a diffusers transformer, by the host's own names."""
-    config = {"sd3": supported.SD3, "flux": supported.Flux}[family](dict(HOST[family]))
-    config.unet_config = dict(HOST[family])
+    sizes = known(HOST[family])
+    config = {"sd3": supported.SD3, "flux": supported.Flux}[family](dict(sizes))
+    config.unet_config = dict(sizes)
     patcher = model_patcher(config)
     network = patcher.model.diffusion_model
     into, found = network.state_dict(), set()

@@ -13,11 +13,11 @@ from runs import corrected, distance, sample
 from spies import texts_watched
 from tiny_models import tiny_adapter, tiny_clip, tiny_model
 
+import nodes
 from nodes import (
     CLIPTextEncode,
     ConditioningAverage,
     ConditioningConcat,
-    ConditioningMultiply,
     ConditioningZeroOut,
 )
 
@@ -101,7 +101,9 @@ def test_no_prompt_is_no_aim(family, adapter, real):
 
 @pytest.mark.parametrize("family", ["sd15", "sd21"])
 def test_a_scaled_prompt_keeps_its_aim(family, adapter, real):
-    (scaled,) = ConditioningMultiply().multiply(real, 1.3)
+    if not hasattr(nodes, "ConditioningMultiply"):
+        pytest.skip("this ComfyUI has no node that multiplies a conditioning")
+    (scaled,) = nodes.ConditioningMultiply().multiply(real, 1.3)
     used = texts_used(tiny_model(family), adapter, scaled)
     assert used
     aims = torch.stack([torch.cosine_similarity(text, vector(real), dim=0) for text in used])

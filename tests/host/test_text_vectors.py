@@ -103,6 +103,8 @@ every_encoder = pytest.mark.parametrize(
 @cache
 def clip_of(family: str) -> comfy.sd.CLIP:
     encoder = ENCODERS[family]
+    if not _present(encoder):
+        pytest.skip(f"this ComfyUI has no {encoder.tokenizer}")
     module = import_module(f"comfy.text_encoders.{encoder.module}")
     target = ClipTarget(getattr(module, encoder.tokenizer), getattr(module, encoder.model)())
     eye = patch.object(llama.qwen_vl, "Qwen2VLVisionTransformer", lambda **sizes: nn.Identity())

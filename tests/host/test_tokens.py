@@ -158,7 +158,7 @@ def state_of(model) -> tuple:
     hooks = [len(part._forward_hooks) for part in network.modules()]
     own = [sorted(set(vars(part)) & {"forward"}) for part in network.modules()]
     weights = {name: (id(each), each.data_ptr()) for name, each in network.named_parameters()}
-    return hooks, own, weights, management.in_training
+    return hooks, own, weights, getattr(management, "in_training", None)
 
 
 def corrected(family, model, adapter, strength, **settings):

@@ -7,7 +7,7 @@ from functools import cache
 
 import pytest
 import torch
-from chains import CHAINS, Chain, prompted
+from chains import CHAINS, Chain, chain_of, prompted
 from dpt_pack.dpt_core.correction import MODES
 from runs import corrected, distance
 from spies import check_texts, texts_watched
@@ -25,7 +25,7 @@ def adapter():
 @cache
 def without(name: str, batch: int) -> torch.Tensor:
     """What a chain gives without a correction."""
-    chain = CHAINS[name]
+    chain = chain_of(name)
     return chain.run(chain.patch(chain.model(), batch), batch)
 
 
@@ -44,7 +44,7 @@ def run(chain: Chain, adapter, batch: int, first: bool = False, **settings) -> t
 @pytest.mark.parametrize("name", CHAINS)
 def test_a_vanishing_correction_changes_nothing(name, mode, batch, adapter):
     """And every row is pushed to the text that it attends to."""
-    chain = CHAINS[name]
+    chain = chain_of(name)
     with texts_watched(chain.model()) as pairs:
         found, scores = run(chain, adapter, batch, strength=VANISHING, mode=mode)
     assert scores, "nothing was corrected"
@@ -55,7 +55,7 @@ def test_a_vanishing_correction_changes_nothing(name, mode, batch, adapter):
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", [name for name, chain in CHAINS.items() if chain.first])
 def test_our_node_may_stand_first(name, mode, adapter):
-    found, scores = run(CHAINS[name], adapter, 2, first=True, strength=VANISHING, mode=mode)
+    found, scores = run(chain_of(name), adapter, 2, first=True, strength=VANISHING, mode=mode)
     assert scores, "nothing was corrected"
     assert distance(found, without(name, 2)) <= 1e-4
 
@@ -63,7 +63,7 @@ def test_our_node_may_stand_first(name, mode, adapter):
 @pytest.mark.parametrize("name", ["easycache", "lazycache"])
 def test_the_caches_skip_something(name):
     """Else their rows above would show nothing."""
-    chain = CHAINS[name]
+    chain = chain_of(name)
     assert distance(without(name, 1), chain.run(chain.model(), 1)) > 1e-3
 
 
@@ -71,7 +71,7 @@ def test_the_caches_skip_something(name):
 @pytest.mark.parametrize("batch", BATCHES[1:])
 def test_context_windows_correct(mode, batch, adapter):
     # Lagged moves nothing in the first step: of three steps too little would be left to see.
-    chain = replace(CHAINS["context windows"], run=prompted(dict, steps=6))
+    chain = replace(chain_of("context windows"), run=prompted(dict, steps=6))
     settings = {"strength": 40.0, "mode": mode, "step": "annealed"}
     found, scores = run(chain, adapter, batch, **settings)
     assert scores
