@@ -68,7 +68,7 @@ def select_boxes(
     Args:
         boxes: `[Q, 4]` corners (x0, y0, x1, y1) of one picture.
         scores: `[Q]` confidence in [0, 1]; NaN counts as none.
-        threshold: keep boxes with a confidence above it.
+        threshold: keep boxes with a confidence above it, in [0, 1].
         max_boxes: keep at most so many, ≥ 1.
         iou: of two boxes that overlap more than this the less confident one goes, in [0, 1].
 
@@ -76,7 +76,7 @@ def select_boxes(
         `[N, 4]` and `[N]`, N ≤ max_boxes, the most confident first; of equals, the earlier query.
 
     Raises:
-        ValueError: shapes disagree or `max_boxes` is below 1.
+        ValueError: shapes disagree, or a number is out of range.
     """
     if boxes.shape != (len(scores), 4):
         raise ValueError(
@@ -85,6 +85,8 @@ def select_boxes(
         )
     if max_boxes < 1:
         raise ValueError(f"max_boxes must be at least 1; got {max_boxes}")
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold must be a number from 0 to 1; got {threshold}")
     sure = scores > threshold
     boxes, scores = boxes[sure], scores[sure]
     kept = nms(boxes.float(), scores.float(), iou)[:max_boxes]

@@ -27,6 +27,10 @@ GENERIC = "diffusion_model."
 _GENERIC = re.compile(r"(?P<module>diffusion_model\..+)\.lora_(?P<side>down|up)\.weight")
 
 
+STRONGEST = 4.0
+"""A LoRA's strength lies between minus this and this."""
+
+
 class LoraUpdate(NamedTuple):
     """One low-rank update `ΔW = up · down`.
 
@@ -92,6 +96,18 @@ def lora_updates(lora: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, LoraUp
             yield module, LoraUpdate(down, lora[other])
 
 
+def check_strength(strength: float) -> None:
+    """Refuse a LoRA's strength that is no number or out of range.
+
+    Raises:
+        ValueError: it is.
+    """
+    if not -STRONGEST <= strength <= STRONGEST:
+        raise ValueError(
+            f"strength must be a number from {-STRONGEST:g} to {STRONGEST:g}; got {strength}"
+        )
+
+
 @torch.no_grad()
 def merge_lora(network: nn.Module, lora: Mapping[str, torch.Tensor], strength: float = 1.0) -> None:
     """Add `strength · up · down` to the layers of a diffusers network, in place.
@@ -101,13 +117,15 @@ def merge_lora(network: nn.Module, lora: Mapping[str, torch.Tensor], strength: f
     Args:
         network: a UNet, or a transformer; whose LoRA may have the host's names.
         lora: keys → tensors.
-        strength: of the updates.
+        strength: of the updates, see :func:`check_strength`.
 
     Raises:
-        ValueError: the network lacks a module that the LoRA updates, or its shape differs.
+        ValueError: the strength is out of range, the network lacks a module that the LoRA updates,
+            or its shape differs.
     """
     from .host_names import own_updates  # which reads the names above
 
+    check_strength(strength)
     modules = dict(network.named_modules())
     for name, (down, up) in own_updates(network, lora):
         weight = getattr(modules.get(name), "weight", None)

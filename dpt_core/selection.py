@@ -23,8 +23,10 @@ def select_best(scores: Sequence[float], count: int, minimum: float = -math.inf)
         Up to `count` indices; none where no score reaches `minimum`.
 
     Raises:
-        ValueError: `count` is below 1.
+        ValueError: `count` is below 1, or `minimum` is no number.
     """
     if count < 1:
         raise ValueError(f"count must be at least 1; got {count}")
+    if math.isnan(minimum):
+        raise ValueError("minimum must be a number; got nan")
     return [index for index in ranked(scores) if scores[index] >= minimum][:count]

@@ -19,7 +19,7 @@ def setting(default: Any, help: str, **limits: Any) -> Any:
 
 
 def check_settings(settings: Any) -> None:
-    """Check every field of a dataclass of settings.
+    """Check every field of a dataclass of settings that says what it may be.
 
     Raises:
         ValueError: a value is none of its choices, no number, or out of range.
@@ -42,7 +42,10 @@ def _check(name: str, value: Any, limits: Mapping[str, Any]) -> None:
         if value not in choices:
             raise ValueError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
         return
+    if "minimum" not in limits:
+        return
     low, high = limits["minimum"], limits["maximum"]
     kinds, wanted = (int, "whole number") if isinstance(low, int) else ((int, float), "number")
     if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
-        raise ValueError(f"{name} must be a {wanted} from {low:g} to {high:g}; got {value!r}")
+        ends = (str(end) if isinstance(end, int) else f"{end:g}" for end in (low, high))
+        raise ValueError(f"{name} must be a {wanted} from {' to '.join(ends)}; got {value!r}")

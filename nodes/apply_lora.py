@@ -2,6 +2,7 @@
 
 from comfy_api.latest import io
 
+from ..dpt_core.lora import STRONGEST
 from .host.adapter import AdapterIO, LoadedAdapter
 from .host.aliases import search_aliases
 from .host.lora import with_lora
@@ -22,8 +23,8 @@ class ApplyLoRA(io.ComfyNode):
                 io.Float.Input(
                     "strength",
                     default=1.0,
-                    min=-4.0,
-                    max=4.0,
+                    min=-STRONGEST,
+                    max=STRONGEST,
                     step=0.05,
                     tooltip="How much of the LoRA is added. The paper uses 1.0; 0 leaves the model "
                     "as it is.",

@@ -1,5 +1,6 @@
 """Show batches of pictures above each other, with what is right and wrong in them."""
 
+import math
 import re
 
 import torch
@@ -109,7 +110,13 @@ class Compare(io.ComfyNode):
 
 
 def verdicts_of(given: list, first: list, threshold: float) -> list[Verdict]:
-    """What is known of the pictures of a row, from what is wired to it and to the first row."""
+    """What is known of the pictures of a row, from what is wired to it and to the first row.
+
+    Raises:
+        ValueError: the threshold is no number.
+    """
+    if math.isnan(threshold):
+        raise ValueError("threshold must be a number; got nan")
     if given[0] is None:
         return []
     texts = [each for each in given if isinstance(each, str)]

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..dpt_core.demo.scenes import demo_scenes
 from ..dpt_core.negatives import hard_negatives
 from ..dpt_core.training.data.captioned import from_lists, read_folder
-from ..dpt_core.training.data.images import LARGEST
+from ..dpt_core.training.data.images import LARGEST, check_size
 from ..dpt_core.training.data.rows import NEGATIVES, CaptionedPictures, with_negatives
 from ..dpt_core.training.report import data_sheet
 from .ground_phrase import BoxesIO
@@ -117,8 +117,9 @@ def read_data(
     """Data from what is wired, or else from a folder.
 
     Raises:
-        ValueError: captions or boxes without images; or see the readers.
+        ValueError: captions or boxes without images; an impossible size; or see the readers.
     """
+    check_size(size)
     if images:
         pictures = [each[0, ..., :3] for each in split_images(images)]
         texts = [text for each in captions or [] for text in _listed(each)]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..config import AdapterConfig
 from ..losses import LossWeights
-from ..settings import setting
+from ..settings import check_settings, setting
 from .config import MOST, LoopConfig
 
 
@@ -150,13 +150,7 @@ class RunSettings:
     save_every: int = 0
 
     def __post_init__(self) -> None:
-        if self.recipe not in RECIPES:
-            raise ValueError(f"recipe must be one of {', '.join(RECIPES)}; got {self.recipe!r}")
-        if self.examples < 0 or self.learning_rate < 0:
-            raise ValueError(
-                f"examples and learning_rate must be at least 0; got {self.examples} and "
-                f"{self.learning_rate}"
-            )
+        check_settings(self)
         self.chosen.loop(self, self.batch_size)
 
     @property

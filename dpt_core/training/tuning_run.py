@@ -20,7 +20,7 @@ from torch import nn
 
 from ..files import write_json, write_tensors
 from ..losses import score_weighted_loss
-from ..settings import setting
+from ..settings import check_settings, setting
 from .backbone import LEVELS
 from .config import MOST, LoopConfig
 from .features import in_shards
@@ -66,11 +66,7 @@ class TuneSettings:
     anchored: float = 1 / 8
 
     def __post_init__(self) -> None:
-        if self.rank < 1 or self.candidates < 2:
-            raise ValueError(
-                "rank must be at least 1 and candidates at least 2; got "
-                f"{self.rank} and {self.candidates}"
-            )
+        check_settings(self)
         self.loop()
 
     def loop(self) -> LoopConfig:

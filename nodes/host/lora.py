@@ -7,7 +7,7 @@ from typing import Any
 import comfy.lora
 import comfy.utils
 
-from ...dpt_core.lora import PREFIX
+from ...dpt_core.lora import PREFIX, check_strength
 from .adapter import LoadedAdapter
 
 
@@ -20,8 +20,10 @@ def with_lora(model: Any, adapter: LoadedAdapter, strength: float) -> Any:
         strength: multiplies the update; 1 as trained, 0 gives the model back as is.
 
     Raises:
-        ValueError: the checkpoint has no LoRA, or the model lacks weights that it updates.
+        ValueError: the strength is out of range, the checkpoint has no LoRA, or the model lacks
+            weights that it updates.
     """
+    check_strength(strength)
     lora = adapter.checkpoint.lora
     if not lora:
         raise ValueError(

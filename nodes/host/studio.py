@@ -71,6 +71,9 @@ class HostStudio:
         encode: encodes a prompt.
         latent: an empty LATENT of one picture.
         steps, cfg: of the sampling.
+
+    Raises:
+        ValueError: steps are below 1.
     """
 
     def __init__(
@@ -82,6 +85,8 @@ class HostStudio:
         steps: int,
         cfg: float,
     ) -> None:
+        if steps < 1:
+            raise ValueError(f"sampling_steps must be at least 1; got {steps}")
         self.model, self.adapter, self._encode = model, adapter, encode
         self._latent, self._steps, self._cfg = latent, steps, cfg
         self._untuned = model

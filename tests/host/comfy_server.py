@@ -96,19 +96,27 @@ class Server:
         return answer.json()
 
     def post(self, path: str, content: dict) -> dict:
-        answer = requests.post(f"http://{self.address}/{path}", json=content, timeout=60)
+        text = json.dumps(content)  # which writes NaN, too, as front ends have been seen to
+        kind = {"Content-Type": "application/json"}
+        answer = requests.post(f"http://{self.address}/{path}", text, headers=kind, timeout=60)
         assert answer.ok, answer.text
         return answer.json() if answer.content else {}
 
-    def run(self, prompt: dict, during: Callable[[Outcome], None] = lambda seen: None) -> Outcome:
+    def run(
+        self,
+        prompt: dict,
+        during: Callable[[Outcome], None] = lambda seen: None,
+        limit: float = RUN_LIMIT,
+    ) -> Outcome:
         """Queue a prompt in API format and follow it to its end.
 
         Args:
             prompt: node id → class and inputs.
             during: called after each progress message.
+            limit: seconds without a message after which it hangs, which is an error.
         """
         client, seen = uuid.uuid4().hex, Outcome()
-        socket = websocket.create_connection(f"ws://{self.address}/ws?clientId={client}", RUN_LIMIT)
+        socket = websocket.create_connection(f"ws://{self.address}/ws?clientId={client}", limit)
         try:
             ours = self.post("prompt", {"prompt": prompt, "client_id": client})["prompt_id"]
             while True:

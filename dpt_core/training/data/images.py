@@ -49,6 +49,19 @@ class PictureSource(Protocol):
         """Length in bytes of the image's file."""
 
 
+def check_size(size: int) -> None:
+    """Refuse a side of square pictures that no model is trained with.
+
+    Raises:
+        DataError: it is none.
+    """
+    if size < 8 or size % 8 or size > LARGEST:
+        raise DataError(
+            f"the image size must be a positive multiple of 8 pixels, which the VAE can encode, up "
+            f"to {LARGEST}; got {size}. Stable Diffusion 1.x and 2.x base were trained at 512"
+        )
+
+
 class ImageFolder:
     """Images of a folder as squares in [-1, 1].
 
@@ -67,12 +80,7 @@ class ImageFolder:
 
     def __init__(self, folder: str | Path, size: int) -> None:
         self.folder, self.size = Path(folder), size
-        if size < 8 or size % 8 or size > LARGEST:
-            raise DataError(
-                f"the image size must be a positive multiple of 8 pixels, which the VAE can "
-                f"encode, up to {LARGEST}; got {size}. Stable Diffusion 1.x and 2.x base were "
-                "trained at 512"
-            )
+        check_size(size)
         if not self.folder.is_dir():
             raise DataError(
                 f"no image folder at {self.folder}: give the folder that the image names are "
