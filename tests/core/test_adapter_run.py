@@ -148,9 +148,9 @@ def test_a_run_in_fewer_channels(tmp_path, monkeypatch):
 def test_settings_are_checked():
     with pytest.raises(ValueError, match="recipe must be one of recommended, published"):
         RunSettings(recipe="mine")
-    with pytest.raises(ValueError, match="examples and learning_rate must be at least 0"):
+    with pytest.raises(ValueError, match="examples must be a whole number from 0 to 1000000"):
         RunSettings(examples=-1)
-    with pytest.raises(ValueError, match="steps must be at least 1"):
+    with pytest.raises(ValueError, match="steps must be a whole number from 1 to 10000000; got 0"):
         RunSettings(steps=0)
     published = RECIPES["published"].adapter("unet", "eos_hidden", "up1", 1280, 32, 1024, True)
     assert published == AdapterConfig(in_channels=1280, text_width=1024)

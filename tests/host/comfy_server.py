@@ -95,6 +95,10 @@ class Server:
         answer.raise_for_status()
         return answer.json()
 
+    def has(self, path: str) -> bool:
+        """Whether the host serves something there."""
+        return requests.get(f"http://{self.address}/{path}", timeout=60).status_code != 404
+
     def post(self, path: str, content: dict) -> dict:
         text = json.dumps(content)  # which writes NaN, too, as front ends have been seen to
         kind = {"Content-Type": "application/json"}

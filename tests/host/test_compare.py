@@ -73,13 +73,14 @@ def test_on_the_server(server):
             "DPT_Compare", images_1=["1", 0], scores_1=["2", 0], images_2=["1", 0],
             scores_2=["3", 0], labels="plain, DPT", title="", threshold=0.6, theme="dark",
         ),
-        "5": node("SaveImage", images=["4", 0], filename_prefix="compare"),
     }  # fmt: skip
-    outcome = server.run(prompt)
-    assert outcome.error is None, outcome.error
-    shown, saved = (
-        Image.open(server.output(outcome.outputs[number]["images"][0])).convert("RGB")
-        for number in "45"
-    )
+    saving = {"5": node("SaveImage", images=["4", 0], filename_prefix="compare")}
+
+    def picture(prompt: dict, number: str) -> Image.Image:
+        outcome = server.run(prompt)
+        assert outcome.error is None, outcome.error
+        return Image.open(server.output(outcome.outputs[number]["images"][0])).convert("RGB")
+
+    shown, saved = picture(prompt, "4"), picture(prompt | saving, "5")
     assert shown.tobytes() == saved.tobytes()
     assert dict((colour, n) for n, colour in saved.getcolors(1 << 24))[RIGHT] > 5000

@@ -6,6 +6,7 @@ import re
 
 import pytest
 import requests
+from dpt_pack.nodes.host.aliases import search_aliases
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -218,6 +219,8 @@ def test_a_wired_setting_is_checked_when_it_is_there(server):
 
 
 def test_nodes_are_found_by_what_they_are_for(server):
+    if not search_aliases("a word"):
+        pytest.skip("this ComfyUI knows no search words")
     found = {name: server.get(f"object_info/{name}")[name] for name in NODES}
     about = [name for name, node in found.items() if "prompt adherence" in node["search_aliases"]]
     assert {"DPT_KSampler", "DPT_SelfCorrection", "DPT_SearchKSampler"} < set(about)

@@ -197,6 +197,8 @@ BLUEPRINTS = sorted((ROOT / "subgraphs").glob("*.json"))
 @pytest.mark.parametrize("path", BLUEPRINTS, ids=lambda path: path.stem)
 def test_blueprint(path, server):
     """The host offers it among its subgraphs; it runs as soon as its sockets are wired."""
+    if not server.has("global_subgraphs"):
+        pytest.skip("this ComfyUI serves no blueprints")
     served = server.get("global_subgraphs").values()
     (ours,) = (each for each in served if each["name"] == path.stem)
     assert ours["info"]["node_pack"] == "custom_nodes.dpt-t2i"
