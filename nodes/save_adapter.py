@@ -8,6 +8,7 @@ from comfy_api.latest import io
 from ..dpt_core.checkpoint import save_checkpoint
 from .host.adapter import FOLDER, AdapterIO, LoadedAdapter
 from .host.aliases import search_aliases
+from .host.names import inside
 from .host.progress import show
 
 
@@ -38,7 +39,8 @@ class SaveAdapter(io.ComfyNode):
     def execute(cls, adapter: LoadedAdapter, filename: str) -> io.NodeOutput:
         root = folder_paths.get_folder_paths(FOLDER)[0]
         os.makedirs(root, exist_ok=True)
-        name = filename.removesuffix(".safetensors")
+        name = filename.strip().removesuffix(".safetensors")
+        inside(root, name, "filename")
         folder, stem, counter, *_ = folder_paths.get_save_image_path(name, root)
         path = os.path.join(folder, f"{stem}_{counter:05}_.safetensors")
         save_checkpoint(path, adapter.checkpoint)

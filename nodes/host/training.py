@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import random
 import shutil
 import time
@@ -29,6 +28,7 @@ from ...dpt_core.training.observer import Observer
 from ...dpt_core.training.recipe import RunSettings
 from .backbones.registry import backbone_of
 from .encode import encode_prompt
+from .names import inside
 from .passes import HostPasses, with_passes
 from .progress import show
 from .read_once import encode_pictures
@@ -221,8 +221,4 @@ def run_folder(run_name: str) -> Path:
     Raises:
         ValueError: the name is empty, or leads out of the folder of runs.
     """
-    runs = Path(folder_paths.get_output_directory(), RUNS)
-    folder = Path(os.path.normpath(runs / run_name))
-    if runs not in folder.parents:
-        raise ValueError(f"run_name must name a folder in {runs}; got {run_name!r}")
-    return folder
+    return inside(Path(folder_paths.get_output_directory(), RUNS), run_name, "run_name")

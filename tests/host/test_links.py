@@ -91,14 +91,19 @@ def inputs_of(server: Server, kind: str) -> tuple[dict, dict]:
     return schema.get("required", {}), schema.get("optional", {})
 
 
-def complete(server: Server, kind: str) -> tuple[Prompt, dict, str]:
-    """A good prompt with all that its nodes require, the schema of a node's numbers, and its id."""
-    prompt = PROMPTS[kind]()
+def completed(server: Server, prompt: Prompt) -> Prompt:
+    """A prompt with the defaults of what its nodes require."""
     for each in prompt.values():
         required, _ = inputs_of(server, each["class_type"])
         defaults = {name: told[1]["default"] for name, told in required.items()
                     if len(told) > 1 and "default" in told[1]}  # fmt: skip
         each["inputs"] = defaults | each["inputs"]
+    return prompt
+
+
+def looked_up(server: Server, kind: str) -> tuple[Prompt, dict, str]:
+    """A good prompt with a node, the schema of the node's numbers, and its id."""
+    prompt = completed(server, PROMPTS[kind]())
     (key,) = (key for key, each in prompt.items() if each["class_type"] == kind)
     required, optional = inputs_of(server, kind)
     numbers = {
@@ -124,7 +129,7 @@ def wrong(name: str, of: str, told: dict) -> Iterator[float]:
 
 @pytest.mark.parametrize("kind", PROMPTS)
 def test_a_wired_number_is_refused_by_name(kind, server):
-    prompt, numbers, key = complete(server, kind)
+    prompt, numbers, key = looked_up(server, kind)
     for name, (of, told, *_) in numbers.items():
         for value in wrong(name, of, told):
             source = "PrimitiveFloat" if of == "FLOAT" else "PrimitiveInt"

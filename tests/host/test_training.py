@@ -231,7 +231,7 @@ def test_the_nodes(output):
 
 def test_what_cannot_be_trained(output):
     data = toy_data()
-    with pytest.raises(ValueError, match="run_name must name a folder in"):
+    with pytest.raises(ValueError, match="run_name must be a name in"):
         node(TrainAdapter).execute(None or tiny_model(UNET), tiny_clip(), tiny_vae(), data,
                                    **{**INPUTS, "run_name": "../x"})  # fmt: skip
     with pytest.raises(ValueError, match="model is missing"):
