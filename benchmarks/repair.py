@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,12 +17,12 @@ from cyclopts import run as command
 from rich.progress import Progress
 
 from dpt_core.cli import emit
-from dpt_core.evaluation.shapes import shapes_source, shapes_verdict
+from dpt_core.evaluation.shapes import shapes_source
 from dpt_core.evaluation.statistics import proportion
 
 from . import in_comfyui
+from .demo_nodes import DemoNodes, right
 
-SAMPLING = {"steps": 20, "cfg": 2.5, "sampler_name": "ddim", "scheduler": "sgm_uniform"}
 SEARCH = {"candidates": 4, "decide_after": 0.4, "stages": 2, "keep": 1}
 """As in the template."""
 
@@ -46,24 +45,6 @@ class Mended:
     drawn: int = 0
 
 
-def nodes() -> SimpleNamespace:
-    """The nodes of the template, as the host calls them."""
-    from dpt_pack.nodes.demo_model import DemoModel
-    from dpt_pack.nodes.explain import Explain
-    from dpt_pack.nodes.search_ksampler import SearchKSampler
-    from dpt_pack.nodes.text_encode import TextEncode
-
-    import nodes as host
-
-    hidden = SimpleNamespace(unique_id=None)
-    explain, search = (
-        type(kind.__name__, (kind,), {"hidden": hidden}) for kind in (Explain, SearchKSampler)
-    )
-    return SimpleNamespace(
-        demo=DemoModel, explain=explain, search=search, encode=TextEncode, host=host
-    )
-
-
 def mend(failures: int, split: str, advance: Any = lambda: None) -> Mended:
     """Draw until so many pictures are wrong, and mend those.
 
@@ -72,45 +53,33 @@ def mend(failures: int, split: str, advance: Any = lambda: None) -> Mended:
         split: whose prompts; see :func:`~dpt_core.evaluation.shapes.shapes_source`.
         advance: called after each of them.
     """
-    kit, found = nodes(), Mended([])
-    model, clip, vae, adapter = kit.demo.execute().result
-    (empty,) = kit.host.CLIPTextEncode().encode(clip, "")
-    blank = {"samples": torch.zeros(1, 4, 16, 16)}
-
-    def picture(latent: dict) -> torch.Tensor:
-        return kit.host.VAEDecode().decode(vae, latent)[0]
-
-    def right(image: torch.Tensor, prompt: Any) -> bool:
-        pixels = (image[0].numpy() * 255).round().clip(0, 255).astype(np.uint8)
-        return bool(shapes_verdict(pixels, prompt)["holds"])
-
+    kit, found = DemoNodes(), Mended([])
     for prompt in shapes_source(split, 20 * failures).prompts:
         if len(found.right) == failures:
             break
         start = time.perf_counter()
-        (positive,) = kit.encode.execute(clip, prompt.text).result
-        sampling = {**SAMPLING, "positive": positive, "negative": empty, "denoise": 1.0}
-        (latent,) = kit.host.common_ksampler(model, prompt.seed, latent=blank, **sampling)
-        image = picture(latent)
+        sampling = kit.sampling(prompt)
+        latent = kit.plain(prompt.seed, 1, sampling)
+        image = kit.pictures(latent)
         found.drawing += time.perf_counter() - start
         found.drawn += 1
-        if right(image, prompt):
+        if right(image[0], prompt):
             continue
         start = time.perf_counter()
         *_, mask, _ = kit.explain.execute(
-            model, adapter, vae, image, clip, prompt.text, 0, "dark"
+            kit.model, kit.adapter, kit.vae, image, kit.clip, prompt.text, 0, "dark"
         ).result
         if mask.any():
             latent = {**latent, "noise_mask": mask}
             result = kit.search.execute(
-                model=model, seed=prompt.seed + 1, latent_image=latent, adapter=adapter,
+                model=kit.model, seed=prompt.seed + 1, latent_image=latent, adapter=kit.adapter,
                 preset="balanced", **sampling, **SEARCH,
             ).result  # fmt: skip
-            image = picture(result[0])
+            image = kit.pictures(result[0])
         else:
             found.unseen += 1
         found.repairing += time.perf_counter() - start
-        found.right.append(right(image, prompt))
+        found.right.append(right(image[0], prompt))
         advance()
     return found
 
