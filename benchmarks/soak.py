@@ -111,6 +111,20 @@ def looked_at(number: int) -> Prompt:
     return prompt
 
 
+def explained(number: int) -> Prompt:
+    """Which part of a prompt fails, and prompts put together from words."""
+    prompt, demo = plain(number), {"model": ["demo", 0], "clip": ["demo", 1], "vae": ["demo", 2]}
+    prompt["explain"] = node(
+        "DPT_Explain", **demo, adapter=["demo", 3], images=["decode", 0],
+        prompt="a red circle above a cross", seed=0, theme="dark",
+    )  # fmt: skip
+    prompt["save 2"] = node("SaveImage", images=["explain", 0], filename_prefix="soak")
+    words = {"things": "cat, dog", "attributes": "red, blue", "relations": "left of"}
+    prompt["prompts"] = node("DPT_ScenePrompts", **words, most=3, count=2, seed=number)
+    prompt["told"] = node("PreviewAny", source=["prompts", 0])
+    return prompt
+
+
 def best(**more: Any) -> dict[str, Any]:
     """The choice among pictures."""
     inputs = {"images": ["decode", 0], "scores": ["score", 1], "minimum": -1.0}
@@ -134,6 +148,7 @@ GOOD: tuple[Callable[[int], Prompt], ...] = (
     any_sampler,
     search,
     looked_at,
+    explained,
 )
 """Every node, mode and preset."""
 

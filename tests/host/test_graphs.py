@@ -9,9 +9,18 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from test_links import completed, explained, training
+from test_links import completed, training
 
-from benchmarks.soak import Prompt, any_sampler, corrected, looked_at, node, plain, search
+from benchmarks.soak import (
+    Prompt,
+    any_sampler,
+    corrected,
+    explained,
+    looked_at,
+    node,
+    plain,
+    search,
+)  # fmt: skip
 
 SECONDS = 120
 
@@ -21,7 +30,7 @@ FOREIGN = {
     "DPT_SearchKSampler": lambda: search(1),
     "DPT_AlignmentScore": lambda: looked_at(1),
     "DPT_GroundPhrase": lambda: looked_at(1),
-    "DPT_Explain": explained,
+    "DPT_Explain": lambda: explained(1),
 }
 """Nodes that read a model with an adapter."""
 

@@ -17,7 +17,7 @@ from dpt_pack.dpt_core.search import Search
 from dpt_pack.dpt_core.training.recipe import RunSettings
 from dpt_pack.dpt_core.training.tuning_run import TuneSettings
 
-from benchmarks.soak import Prompt, any_sampler, corrected, looked_at, node, search
+from benchmarks.soak import Prompt, any_sampler, corrected, explained, looked_at, node, search
 
 DEMO = {"model": ["demo", 0], "clip": ["demo", 1], "vae": ["demo", 2]}
 HOSTS = {"seed", "cfg", "denoise"}
@@ -29,13 +29,6 @@ BARS = {"minimum", "threshold"}
 """Scores below or above which nothing is: harmless, but they must be numbers."""
 SECONDS = 120
 """What hangs takes longer; a refusal takes a moment."""
-
-
-def explained() -> Prompt:
-    explain = node(
-        "DPT_Explain", **DEMO, adapter=["demo", 3], images=["decode", 0], prompt="a red circle"
-    )
-    return looked_at(1) | {"explain": explain, "shown": showing("explain")}
 
 
 def showing(name: str, place: int = 0) -> dict:
@@ -74,7 +67,7 @@ PROMPTS: dict[str, Callable[[], Prompt]] = {
     "DPT_SelectBest": lambda: looked_at(1),
     "DPT_GroundPhrase": lambda: looked_at(1),
     "DPT_Compare": lambda: looked_at(1),
-    "DPT_Explain": explained,
+    "DPT_Explain": lambda: explained(1),
     "DPT_ScenePrompts": lambda: {"prompts": node("DPT_ScenePrompts"), "shown": showing("prompts")},
     "DPT_TrainingData": lambda: training("DPT_TrainAdapter", data=["data", 0]),
     "DPT_TrainAdapter": lambda: training("DPT_TrainAdapter", data=["data", 0]),

@@ -18,5 +18,5 @@ def test_every_node_that_draws_or_reads_is_among_them():
     assert kinds >= {
         "DPT_DemoModel", "DPT_LoadAdapter", "DPT_ApplyLoRA", "DPT_TextEncode", "DPT_KSampler",
         "DPT_SelfCorrection", "DPT_SearchKSampler", "DPT_AlignmentScore", "DPT_SelectBest",
-        "DPT_GroundPhrase", "DPT_Compare",
+        "DPT_GroundPhrase", "DPT_Compare", "DPT_Explain", "DPT_ScenePrompts",
     }  # fmt: skip
