@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any
 
@@ -106,11 +107,18 @@ def _drawable(box: Sequence[float], size: tuple[int, int]) -> Rectangle:
 
 def _label(draw: Any, font: Any, name: str, score: float, width: int) -> str:
     """Name and score, the name shortened until both fit into the picture's width."""
-    text, length = f"{name} {score:.2f}", len(name)
-    while length and _extent(draw, font, text)[0] > width:
-        length -= 1
-        text = f"{name[:length]}… {score:.2f}" if length else f"{score:.2f}"
-    return text
+
+    def text(length: int) -> str:
+        cut = name if length == len(name) else f"{name[:length]}…" if length else ""
+        return f"{cut} {score:.2f}".lstrip()
+
+    def too_wide(length: int) -> bool:
+        return _extent(draw, font, text(length))[0] > width
+
+    if not too_wide(len(name)):
+        return text(len(name))
+    # The longest one that fits; a name may be a page long.
+    return text(max(0, bisect_left(range(len(name) + 1), True, key=too_wide) - 1))
 
 
 def _extent(draw: Any, font: Any, text: str) -> tuple[int, int]:

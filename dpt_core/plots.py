@@ -2,9 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+
+logger = logging.getLogger(__name__)
+
+BLANK = 64
+"""Side of a picture that stands for one that could not be drawn."""
+
+
+def drawn(draw: Callable[..., Any], *given: Any, instead: Any = None) -> Any:
+    """A picture that tells of finished work, which is not lost where it cannot be drawn.
+
+    Args:
+        draw: draws it.
+        given: what `draw` is called with.
+        instead: what stands for it then; by default a black square. The log says why.
+    """
+    try:
+        return draw(*given)
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}"
+        logger.warning("DPT: a report could not be drawn (%s); all else is as it should be", what)
+        return np.zeros((BLANK, BLANK, 3), np.uint8) if instead is None else instead
 
 
 def score_curves(scores: Mapping[int, Sequence[float]], width: int = 768, height: int = 512):

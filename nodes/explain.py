@@ -10,6 +10,7 @@ from ..dpt_core.compare import THEMES
 from ..dpt_core.explain import explain, questions
 from ..dpt_core.explanation import Explanation, draw, failed_mask
 from ..dpt_core.phrases import take_apart
+from ..dpt_core.plots import drawn
 from .host.adapter import AdapterIO, LoadedAdapter
 from .host.aliases import search_aliases
 from .host.explain import read_evidence
@@ -107,12 +108,15 @@ class Explain(io.ComfyNode):
         parts = take_apart(prompt)
         every = read_evidence(model, adapter, vae, images, clip, questions(parts), seed)
         found = [explain(parts, each) for each in every]
-        drawn = [draw(each.picture, one, theme) for each, one in zip(every, found, strict=True)]
+        marked = [
+            drawn(draw, each.picture, one, theme, instead=each.picture)
+            for each, one in zip(every, found, strict=True)
+        ]
         masks = [failed_mask(one, *images.shape[1:3]) for one in found]
         failed = dict.fromkeys(words for one in found for words in one.failed)
         show(cls.hidden.unique_id, in_words(found))
         return io.NodeOutput(
-            torch.cat([to_image(each) for each in of_one_height(drawn)]),
+            torch.cat([to_image(each) for each in of_one_height(marked)]),
             [one.share for one in found],
             ", ".join(failed),
             torch.from_numpy(np.stack(masks)),

@@ -7,9 +7,11 @@ from comfy_api.latest import io
 
 from ..dpt_core.annotation import annotate
 from ..dpt_core.grounding import MAX_BOXES, THRESHOLD, Grounding, box_mask, select_boxes
+from ..dpt_core.plots import drawn
 from .host.adapter import AdapterIO, LoadedAdapter
 from .host.aliases import search_aliases
 from .host.grounding import find_boxes, phrase_in_words
+from .host.pictures import to_image
 from .host.progress import show
 
 BoxesIO = io.Custom("BOUNDING_BOX")  # hosts before 0.30 have no class for it
@@ -95,7 +97,7 @@ class GroundPhrase(io.ComfyNode):
         found = [select_boxes(*each, threshold, max_boxes) for each in every]
         name = phrase_in_words(phrase)
         annotated = torch.stack(
-            [drawn(image, each, name) for image, each in zip(images[..., :3], found, strict=True)]
+            [marked(image, each, name) for image, each in zip(images[..., :3], found, strict=True)]
         )
         masks = torch.stack([box_mask(each.boxes, *images.shape[1:3]) for each in found])
         boxes = [as_boxes(each) for each in found]
@@ -112,10 +114,10 @@ def as_boxes(found: Grounding) -> list[dict[str, float]]:
     ]
 
 
-def drawn(image: torch.Tensor, found: Grounding, name: str) -> torch.Tensor:
+def marked(image: torch.Tensor, found: Grounding, name: str) -> torch.Tensor:
     """A picture `[H, W, 3]` in [0, 1] with its boxes; untouched where there are none."""
     if not len(found.boxes):
         return image.cpu().float()
     pixels = (image.cpu() * 255).round().clamp(0, 255).byte().numpy()
-    picture = annotate(pixels, found.boxes.tolist(), found.scores.tolist(), name)
-    return torch.from_numpy(picture.copy()).float() / 255
+    boxes, scores = found.boxes.tolist(), found.scores.tolist()
+    return to_image(drawn(annotate, pixels, boxes, scores, name, instead=pixels))[0]

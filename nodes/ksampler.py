@@ -3,17 +3,17 @@
 from typing import Any
 
 import comfy.samplers
-import torch
 from comfy_api.latest import io
 
 from nodes import common_ksampler  # the host's nodes.py: ours is a relative import away
 
 from ..dpt_core.correction import Correction
-from ..dpt_core.plots import score_curves
+from ..dpt_core.plots import drawn, score_curves
 from .correction_inputs import contradiction, correction_inputs
 from .host.adapter import AdapterIO, LoadedAdapter
 from .host.aliases import search_aliases
 from .host.correction import with_self_correction
+from .host.pictures import to_image
 from .host.progress import ShowScores
 
 
@@ -131,7 +131,4 @@ class KSampler(io.ComfyNode):
             latent_image,
             denoise=denoise,
         )
-        report = (
-            torch.from_numpy(score_curves(listener.scores)).float()[None] / 255
-        )  # 1HWC in [0, 1]
-        return io.NodeOutput(latent, report)
+        return io.NodeOutput(latent, to_image(drawn(score_curves, listener.scores)))

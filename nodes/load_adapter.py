@@ -1,5 +1,7 @@
 """Load a DPT checkpoint."""
 
+import os
+
 import folder_paths
 from comfy_api.latest import io
 
@@ -37,6 +39,15 @@ class LoadAdapter(io.ComfyNode):
             ],
             **search_aliases("DPT loader"),
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, adapter_name: str) -> str:
+        """Another file under the same name is loaded anew."""
+        path = folder_paths.get_full_path(FOLDER, adapter_name)
+        if path is None:
+            return ""
+        found = os.stat(path)
+        return f"{found.st_mtime_ns} {found.st_size}"
 
     @classmethod
     def execute(cls, adapter_name: str) -> io.NodeOutput:

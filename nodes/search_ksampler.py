@@ -2,18 +2,19 @@
 
 from typing import Any
 
-import torch
+import numpy as np
 from comfy_api.latest import io
 
 from nodes import common_ksampler  # the host's nodes.py: ours is a relative import away
 
 from ..dpt_core.correction import Correction
-from ..dpt_core.plots import search_curves
+from ..dpt_core.plots import drawn, search_curves
 from ..dpt_core.search import Search
 from ..dpt_core.settings import split_settings
 from .correction_inputs import contradiction, correction_inputs, setting_inputs
 from .host.adapter import AdapterIO, LoadedAdapter
 from .host.aliases import search_aliases
+from .host.pictures import to_image
 from .host.progress import show
 from .host.search import Found, search_latents
 from .ksampler import sampler_inputs
@@ -91,7 +92,7 @@ class SearchKSampler(io.ComfyNode):
         said = summary(found, search.candidates)
         show(node, said, said.splitlines()[0])
         scores = [each.score for best in found.kept for each in best]
-        return io.NodeOutput(found.latent(), scores, report(found))
+        return io.NodeOutput(found.latent(), scores, to_image(drawn(report, found)))
 
 
 def summary(found: Found, candidates: int) -> str:
@@ -106,8 +107,8 @@ def summary(found: Found, candidates: int) -> str:
     return "\n".join(lines)
 
 
-def report(found: Found) -> torch.Tensor:
-    """A picture of every try, `[T, H, W, 3]` in [0, 1]."""
+def report(found: Found) -> np.ndarray:
+    """A picture of every try, `[T, H, W, 3]` uint8."""
     pictures = []
     for pool, seeds in zip(found.pools, found.seeds, strict=True):
         several = len(pool.alive) > 1
@@ -118,5 +119,4 @@ def report(found: Found) -> torch.Tensor:
         ]
         curves = {step: each.flatten().tolist() for step, each in pool.curves.items()}
         pictures.append(search_curves(curves, pool.dropped.flatten().tolist(), names))
-    pictures = pictures or [search_curves({}, [], [])]
-    return torch.stack([torch.from_numpy(each) for each in pictures]).float() / 255
+    return np.stack(pictures or [search_curves({}, [], [])])

@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from comfy_execution.graph import ExecutionBlocker
 
 from ..dpt_core.compare import Batch, compare
+from ..dpt_core.plots import drawn
 from ..dpt_core.selection import ranked, select_best
 from ..dpt_core.verdicts import Part, Verdict
 from .host.aliases import search_aliases
@@ -136,7 +137,7 @@ def marked(pictures: list[torch.Tensor], values: list[float], chosen: list[int])
     badges = [str(rank) if index in kept else "" for rank, index in enumerate(order, start=1)]
     names = [f"image {index + 1}" for index in order]
     shown = to_pictures(pictures[index] for index in order)
-    return to_image(compare([Batch("best first", shown, verdicts, names, badges)]))
+    return to_image(drawn(compare, [Batch("best first", shown, verdicts, names, badges)]))
 
 
 def max_of(values: list[float]) -> float:

@@ -8,6 +8,7 @@ from comfy_api.latest import io
 
 from ..dpt_core.demo.scenes import demo_scenes
 from ..dpt_core.negatives import hard_negatives
+from ..dpt_core.plots import drawn
 from ..dpt_core.training.data.captioned import from_lists, read_folder
 from ..dpt_core.training.data.images import LARGEST, check_size
 from ..dpt_core.training.data.rows import NEGATIVES, CaptionedPictures, with_negatives
@@ -108,7 +109,7 @@ class TrainingData(io.ComfyNode):
             f"{len(data.names())} pictures, {made.captions} captions, {made.with_negative} with a "
             f"hard negative, {phrases} boxes",
         )
-        return io.NodeOutput(made.data, to_image(data_sheet(made.data)))
+        return io.NodeOutput(made.data, to_image(drawn(data_sheet, made.data)))
 
 
 def read_data(

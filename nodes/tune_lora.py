@@ -5,8 +5,9 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
+from ..dpt_core.plots import drawn
 from ..dpt_core.training.report import tuning_sheet
-from ..dpt_core.training.tuning_run import TuneSettings
+from ..dpt_core.training.tuning_run import Tuned, TuneSettings
 from .correction_inputs import setting_inputs
 from .host.adapter import AdapterIO, LoadedAdapter
 from .host.aliases import search_aliases
@@ -104,10 +105,13 @@ class TuneLoRA(io.ComfyNode):
         )
         told = f"mean score {found.before:.3f} → {found.after:.3f}"
         show(node, f"done: {told} on {len(found.prompts)} prompts that were not trained on")
-        pictures = [_decoded(vae, side[:4]) for side in found.pictures]
-        sheet = tuning_sheet(found, pictures)
+        sheet = drawn(_sheet, found, vae)
         losses = {"loss": [row["score weighted"] for row in found.rows]}
         return io.NodeOutput(tuned, losses, to_image(sheet))
+
+
+def _sheet(found: Tuned, vae: object) -> object:
+    return tuning_sheet(found, [_decoded(vae, side[:4]) for side in found.pictures])
 
 
 def _decoded(vae: object, latents: torch.Tensor) -> torch.Tensor:

@@ -25,6 +25,7 @@ from ..adapter import DiscriminativeAdapter
 from ..backbones.prompts import moments_of
 from ..checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ..files import write_json
+from ..plots import drawn
 from .data.images import PictureSource
 from .data.rows import CaptionedPictures, split_held_out
 from .discrimination import ProbingTask, collate_cached
@@ -292,7 +293,7 @@ class AdapterRun:
         if path.exists():
             picture = Image.open(path).convert("RGB")
         else:  # it could not be drawn
-            picture = report("", rows, history, [], self.pictures)
+            picture = drawn(report, "", rows, history, [], self.pictures)
         return Trained(checkpoint, rows, history, picture)
 
 

@@ -22,5 +22,7 @@ def to_pictures(batches: Iterable[torch.Tensor]) -> list[np.ndarray]:
 
 
 def to_image(picture: Any) -> torch.Tensor:
-    """A picture `[H, W, 3]` uint8, or a PIL image in RGB, as IMAGE `[1, H, W, 3]` in [0, 1]."""
-    return torch.from_numpy(np.array(picture)).float()[None] / 255
+    """A picture `[H, W, 3]` uint8, a PIL image in RGB, or pictures `[B, H, W, 3]`, as IMAGE `[B, H,
+    W, 3]` in [0, 1]."""
+    pictures = torch.from_numpy(np.array(picture)).float() / 255
+    return pictures if pictures.ndim == 4 else pictures[None]

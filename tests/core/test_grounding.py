@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -106,6 +108,16 @@ def test_labels_are_drawn_inside_the_picture(side, box):
     assert letters(drawn).any(1).sum() >= max(6, side / 40)  # letters grow with the picture
     assert not np.array_equal(drawn, annotate(picture, boxes, [0.12], "a blue square"))
     assert side == 32 or not np.array_equal(drawn, annotate(picture, boxes, [0.87]))
+
+
+def test_a_label_of_any_length_takes_no_time():
+    """It is cut where it fits; letter by letter a page took minutes."""
+    picture, boxes = np.zeros((256, 256, 3), np.uint8), [(10, 40, 200, 200)]
+    long = annotate(picture, boxes, [0.87], "a blue square " * 1000)
+    assert not np.array_equal(long, annotate(picture, boxes, [0.87], ""))
+    start = time.perf_counter()
+    annotate(picture, boxes, [0.87], "a blue square " * 5000)
+    assert time.perf_counter() - start < 10
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (8, 200), (300, 5)])

@@ -40,3 +40,15 @@ def test_the_adapter_that_ships(empty):
     (loaded,) = LoadAdapter.execute(options()[-1]).result
     assert loaded.config.in_channels == loaded.checkpoint.adapter.input_proj.in_channels
     assert loaded.checkpoint.lora
+
+
+def test_a_file_that_was_overwritten_is_another(empty):
+    """The host asks whether it has to load it again."""
+    path = empty / "mine.safetensors"
+    path.write_bytes(b"one")
+    before = LoadAdapter.fingerprint_inputs("mine.safetensors")
+    assert before == LoadAdapter.fingerprint_inputs("mine.safetensors")
+    path.write_bytes(b"another")
+    assert before != LoadAdapter.fingerprint_inputs("mine.safetensors")
+    path.unlink()
+    assert LoadAdapter.fingerprint_inputs("mine.safetensors") == ""
