@@ -12,10 +12,23 @@ Latent = dict[str, Any]
 
 
 def flat_scores(values: Iterable[Any]) -> list[float]:
-    """Scores that come one by one or, from some packs, as a list within the list."""
+    """Scores that come one by one or, from some packs, as a list within the list.
+
+    Raises:
+        ValueError: something is no number.
+    """
     flat: list[float] = []
     for value in values:
-        flat += flat_scores(value) if isinstance(value, (list, tuple)) else [float(value)]
+        if isinstance(value, (list, tuple)):
+            flat += flat_scores(value)
+            continue
+        try:
+            flat.append(float(value))
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"scores must be numbers; got {value!r} among them. Wire the scores output of DPT "
+                "Alignment Score"
+            ) from error
     return flat
 
 
@@ -31,15 +44,26 @@ def join_images(images: Sequence[torch.Tensor]) -> list[torch.Tensor]:
 
 
 def split_latents(latents: Iterable[Latent]) -> list[Latent]:
-    """Latents of one picture each, with its mask and its place in the noise of its batch."""
+    """Latents of one picture each, with its mask and its place in the noise of its batch.
+
+    Raises:
+        ValueError: a latent has masks or places in the noise, but not for its pictures.
+    """
     return [part for latent in latents for part in _split_latent(latent)]
 
 
 def _split_latent(latent: Latent) -> list[Latent]:
     samples, mask = latent["samples"], latent.get("noise_mask")
     places = latent.get("batch_index") or range(len(samples))
+    if len(places) != len(samples):
+        raise ValueError(
+            f"the latent's batch_index must have a place for each of its {len(samples)} pictures; "
+            f"got {len(places)}. Wire the latent of a sampler or of Latent From Batch"
+        )
+    if mask is not None and not len(mask):
+        raise ValueError("the latent's noise_mask must have a mask; got none. Remove the mask")
     parts = []
-    for index, place in zip(range(len(samples)), places, strict=True):
+    for index, place in enumerate(places):
         part = {**latent, "samples": samples[index : index + 1], "batch_index": [place]}
         if mask is not None:  # a batch of masks that is shorter repeats, as the host has it
             part["noise_mask"] = mask[index % len(mask)][None]

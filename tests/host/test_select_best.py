@@ -187,6 +187,13 @@ def test_numbers_that_do_not_fit():
         run(images, latent=[latents(2)])
     with pytest.raises(ValueError, match="no images"):
         run([], [])
+    for wrong in (None, "good"):
+        with pytest.raises(ValueError, match=f"scores must be numbers; got {wrong!r} among them"):
+            run(images, [0.1, wrong, 0.3, 0.2])
+    with pytest.raises(ValueError, match="batch_index must have a place for each of its 4.*got 2"):
+        run(images, latent=[latents(4, batch_index=[0, 1])])
+    with pytest.raises(ValueError, match="noise_mask must have a mask; got none"):
+        run(images, latent=[latents(4, noise_mask=torch.zeros(0, 1, 64, 64))])
 
 
 def chain(size: int = 128, **choosing) -> dict:
