@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from types import FrameType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import comfy.model_management as management
 import torch
@@ -83,6 +84,30 @@ def differentiable(views: WeightViews, *models: nn.Module) -> Iterator[None]:
                         tensors[name] = views.of(module, name, tensor)
             _route(module, undo)
         yield
+
+
+@contextmanager
+def mutation_allowed() -> Iterator[None]:
+    """What is kept for the way back may be changed in place by other nodes' patches.
+
+    torch knows what it keeps by the object's address, and lets go of a tensor once it was changed:
+    another one at that address would be taken for it. So those live until the context ends.
+    """
+    with torch.autograd.graph.allow_mutation_on_saved_tensors() as context:
+        context.original = _Staying()
+        yield
+
+
+class _Staying(WeakKeyDictionary):
+    """Values that are deleted stay alive as long as this."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._deleted: list[torch.Tensor] = []
+
+    def __delitem__(self, key: Any) -> None:
+        self._deleted.append(self[key])
+        super().__delitem__(key)
 
 
 @contextmanager

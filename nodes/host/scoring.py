@@ -21,6 +21,7 @@ from .gradients import (
     WeightViews,
     attention_override,
     differentiable,
+    mutation_allowed,
     no_dead_ends,
     not_differentiable,
     recomputed,
@@ -195,7 +196,7 @@ class Scorer:
             if self._recompute:
                 stack.enter_context(recomputed(self.backbone.blocks(self._config.tap)))
             if _patched(call):
-                stack.enter_context(torch.autograd.graph.allow_mutation_on_saved_tensors())
+                stack.enter_context(mutation_allowed())
             if chosen is None:
                 passed, place, text = call, rows.index, rows.text
             else:

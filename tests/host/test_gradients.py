@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import weakref
+
 import comfy.ops
 import pytest
 import torch
+from dpt_pack.nodes.host.gradients import mutation_allowed
 from dpt_pack.nodes.host.lora import with_lora
 from probe import check_finite_differences, gradient_of, probe
 from tiny_models import (
@@ -182,3 +185,18 @@ def test_recomputed_blocks_give_the_same_gradient(family, texts, monkeypatch):
     scorer, recomputed = found[0]
     assert scorer._recompute
     assert (recomputed - stored).abs().max() <= 1e-5 * stored.abs().max()
+
+
+def test_a_kept_tensor_that_is_changed_stays():
+    """Else another one may come to lie at its address, and torch takes it for the first."""
+    with torch.inference_mode(False), torch.enable_grad(), mutation_allowed():
+        x = torch.arange(3.0, requires_grad=True)
+        kept = x * 2
+        there = weakref.ref(kept)
+        total = (kept**2).sum()
+        kept.mul_(3)
+        del kept
+        assert there() is not None
+        (gradient,) = torch.autograd.grad(total, x)
+        torch.testing.assert_close(gradient, 8 * x.detach())
+    assert there() is None
