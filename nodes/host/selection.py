@@ -24,7 +24,7 @@ def flat_scores(values: Iterable[Any]) -> list[float]:
             continue
         try:
             flat.append(float(value))
-        except (TypeError, ValueError) as error:
+        except (RuntimeError, TypeError, ValueError) as error:
             raise ValueError(
                 f"scores must be numbers; got {value!r} among them. Wire the scores output of DPT "
                 "Alignment Score"
