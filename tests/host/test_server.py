@@ -6,6 +6,7 @@ import re
 
 import pytest
 import requests
+from comfy_server import Server
 from dpt_pack.nodes.host.aliases import search_aliases
 from PIL import Image
 from safetensors.torch import load_file
@@ -244,11 +245,22 @@ def test_cancelling_stops_within_a_step(server):
     assert before.equal(latent_of(server, server.run(prompt())))
 
 
-def test_import_time(server):
+def import_seconds(server: Server) -> float:
+    """What importing our pack took, more than an empty one."""
     times = {
         name: float(seconds)
         for seconds, name in re.findall(
             r"([\d.]+) seconds(?: \([^)]*\))?: .*/(\S+)", server.log.read_text()
         )
     }
-    assert times["dpt-t2i"] - times["empty_pack"] <= 0.5  # a busy machine takes twice the time
+    return times["dpt-t2i"] - times["empty_pack"]
+
+
+def test_import_time(server, tmp_path):
+    found = [import_seconds(server)]
+    while found[-1] > 0.2 and len(found) < 4:  # the machine was busy: the least counts
+        again = Server(tmp_path / str(len(found)))
+        again.start()
+        again.stop()
+        found.append(import_seconds(again))
+    assert min(found) <= 0.2, found

@@ -19,6 +19,7 @@ from probe import probe
 from runs import distance, sample
 from tiny_models import model_patcher, tiny_adapter
 from tiny_transformers import (
+    OLD,
     PRESENT,
     TINY,
     VECTOR,
@@ -83,12 +84,9 @@ def differs(scorer, apply_model, call, rows) -> float:
 @every_family
 def test_gradients_agree_with_differences(family):
     for tap in TINY[family].taps:
-        adapter, found = adapter_for(family, tap), []
-        for seed in (1, 5):  # of one prompt the differences may lie beyond a kink
-            found.append(look_at(family, differs, adapter=adapter, positive=text_for(family, seed)))
-            if found[-1] <= 1e-3:
-                break
-        assert min(found) <= 1e-3, found
+        adapter = adapter_for(family, tap)
+        positive = text_for(family, 5 if OLD else 1)  # 0.3.64 has other numbers, and a kink at 1
+        assert look_at(family, differs, adapter=adapter, positive=positive) <= 1e-3
 
 
 @every_family
