@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torchvision.ops import box_convert, nms
 
+from .settings import check_number
+
 THRESHOLD = 0.5
 MAX_BOXES = 10
 OVERLAP = 0.5
@@ -85,8 +87,7 @@ def select_boxes(
         )
     if max_boxes < 1:
         raise ValueError(f"max_boxes must be at least 1; got {max_boxes}")
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"threshold must be a number from 0 to 1; got {threshold}")
+    check_number("threshold", threshold, 0.0, 1.0)
     sure = scores > threshold
     boxes, scores = boxes[sure], scores[sure]
     kept = nms(boxes.float(), scores.float(), iou)[:max_boxes]

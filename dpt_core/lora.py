@@ -16,6 +16,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from .settings import check_number
+
 PREFIX = "unet."
 _PROJECTION = re.compile(
     r"unet\.(?P<attention>.+)\.processor\.(?P<projection>to_[qkv]|to_out)_lora"
@@ -102,10 +104,7 @@ def check_strength(strength: float) -> None:
     Raises:
         ValueError: it is.
     """
-    if not -STRONGEST <= strength <= STRONGEST:
-        raise ValueError(
-            f"strength must be a number from {-STRONGEST:g} to {STRONGEST:g}; got {strength}"
-        )
+    check_number("strength", strength, -STRONGEST, STRONGEST)
 
 
 @torch.no_grad()

@@ -28,6 +28,18 @@ def check_settings(settings: Any) -> None:
         _check(each.name, getattr(settings, each.name), each.metadata)
 
 
+def check_number(name: str, value: Any, low: float, high: float) -> None:
+    """Refuse what is no number, or out of range; whole numbers are wanted where `low` is one.
+
+    Raises:
+        ValueError: it is.
+    """
+    kinds, wanted = (int, "whole number") if isinstance(low, int) else ((int, float), "number")
+    if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
+        ends = (str(end) if isinstance(end, int) else f"{end:g}" for end in (low, high))
+        raise ValueError(f"{name} must be a {wanted} from {' to '.join(ends)}; got {value!r}")
+
+
 def split_settings(
     kind: type, settings: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -44,8 +56,4 @@ def _check(name: str, value: Any, limits: Mapping[str, Any]) -> None:
         return
     if "minimum" not in limits:
         return
-    low, high = limits["minimum"], limits["maximum"]
-    kinds, wanted = (int, "whole number") if isinstance(low, int) else ((int, float), "number")
-    if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
-        ends = (str(end) if isinstance(end, int) else f"{end:g}" for end in (low, high))
-        raise ValueError(f"{name} must be a {wanted} from {' to '.join(ends)}; got {value!r}")
+    check_number(name, value, limits["minimum"], limits["maximum"])
