@@ -5,7 +5,6 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import torch
 
 from dpt_core.evaluation.prompts import Prompt
@@ -22,6 +21,7 @@ class DemoNodes:
         from dpt_pack.nodes.alignment_score import AlignmentScore
         from dpt_pack.nodes.demo_model import DemoModel
         from dpt_pack.nodes.explain import Explain
+        from dpt_pack.nodes.host.pictures import to_pictures
         from dpt_pack.nodes.ksampler import KSampler
         from dpt_pack.nodes.search_ksampler import SearchKSampler
         from dpt_pack.nodes.text_encode import TextEncode
@@ -33,7 +33,7 @@ class DemoNodes:
             type(kind.__name__, (kind,), {"hidden": hidden})
             for kind in (AlignmentScore, Explain, KSampler, SearchKSampler)
         )
-        self.host, self._encode = host, TextEncode
+        self.host, self._encode, self._to_pictures = host, TextEncode, to_pictures
         self.model, self.clip, self.vae, self.adapter = DemoModel.execute().result
         (self.empty,) = host.CLIPTextEncode().encode(self.clip, "")
 
@@ -42,17 +42,19 @@ class DemoNodes:
         (positive,) = self._encode.execute(self.clip, prompt.text).result
         return {**SAMPLING, "positive": positive, "negative": self.empty, "denoise": 1.0}
 
+    def blank(self, pictures: int) -> dict[str, Any]:
+        """An empty LATENT."""
+        return {"samples": torch.zeros(pictures, 4, 16, 16)}
+
     def plain(self, seed: int, pictures: int, sampling: dict[str, Any]) -> dict[str, Any]:
         """A LATENT by the host's own sampler."""
-        latent = {"samples": torch.zeros(pictures, 4, 16, 16)}
+        latent = self.blank(pictures)
         return self.host.common_ksampler(self.model, seed, latent=latent, **sampling)[0]
 
     def pictures(self, latent: dict[str, Any]) -> torch.Tensor:
         """An IMAGE `[B, H, W, 3]`."""
         return self.host.VAEDecode().decode(self.vae, latent)[0]
 
-
-def right(image: torch.Tensor, prompt: Prompt) -> bool:
-    """What the judge says of a picture `[H, W, 3]` in [0, 1]."""
-    pixels = (image.numpy() * 255).round().clip(0, 255).astype(np.uint8)
-    return bool(shapes_verdict(pixels, prompt)["holds"])
+    def right(self, images: torch.Tensor, prompt: Prompt) -> list[bool]:
+        """What the judge says of each picture of an IMAGE."""
+        return [bool(shapes_verdict(each, prompt)["holds"]) for each in self._to_pictures([images])]

@@ -21,7 +21,7 @@ from dpt_core.evaluation.shapes import shapes_source
 from dpt_core.evaluation.statistics import proportion
 
 from . import in_comfyui
-from .demo_nodes import DemoNodes, right
+from .demo_nodes import DemoNodes
 
 SEARCH = {"candidates": 4, "decide_after": 0.4, "stages": 2, "keep": 1}
 """As in the template."""
@@ -63,7 +63,7 @@ def mend(failures: int, split: str, advance: Any = lambda: None) -> Mended:
         image = kit.pictures(latent)
         found.drawing += time.perf_counter() - start
         found.drawn += 1
-        if right(image[0], prompt):
+        if kit.right(image, prompt)[0]:
             continue
         start = time.perf_counter()
         *_, mask, _ = kit.explain.execute(
@@ -79,7 +79,7 @@ def mend(failures: int, split: str, advance: Any = lambda: None) -> Mended:
         else:
             found.unseen += 1
         found.repairing += time.perf_counter() - start
-        found.right.append(right(image[0], prompt))
+        found.right += kit.right(image, prompt)
         advance()
     return found
 

@@ -18,7 +18,7 @@ from dpt_core.evaluation.shapes import shapes_source
 from dpt_core.evaluation.statistics import average, proportion
 
 from . import in_comfyui
-from .demo_nodes import DemoNodes, right
+from .demo_nodes import DemoNodes
 
 PICTURES = 4
 READING = {"timestep": 500, "draws": 4, "seed": 0}
@@ -49,11 +49,10 @@ def compare(prompts: int, split: str) -> tuple[Seen, Seen]:
     (preset,) = (each.default for each in inputs if each.id == "preset")
     for prompt in track(shapes_source(split, prompts).prompts, "drawing"):
         sampling = kit.sampling(prompt)
-        blank = {"samples": torch.zeros(PICTURES, 4, 16, 16)}
         defaults = kit.sampler.execute(
             model=kit.model,
             seed=prompt.seed,
-            latent_image=blank,
+            latent_image=kit.blank(PICTURES),
             adapter=kit.adapter,
             preset=preset,
             **sampling,
@@ -64,7 +63,7 @@ def compare(prompts: int, split: str) -> tuple[Seen, Seen]:
                 kit.model, kit.adapter, kit.vae, images, sampling["positive"], **READING
             ).result[1]
             seen.scores += scores
-            seen.held += [right(image, prompt) for image in images]
+            seen.held += kit.right(images, prompt)
     return plain, ours
 
 

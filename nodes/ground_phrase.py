@@ -11,7 +11,7 @@ from ..dpt_core.plots import drawn
 from .host.adapter import AdapterIO, LoadedAdapter
 from .host.aliases import search_aliases
 from .host.grounding import find_boxes, phrase_in_words
-from .host.pictures import to_image
+from .host.pictures import to_image, to_pictures
 from .host.progress import show
 
 BoxesIO = io.Custom("BOUNDING_BOX")  # hosts before 0.30 have no class for it
@@ -118,6 +118,6 @@ def marked(image: torch.Tensor, found: Grounding, name: str) -> torch.Tensor:
     """A picture `[H, W, 3]` in [0, 1] with its boxes; untouched where there are none."""
     if not len(found.boxes):
         return image.cpu().float()
-    pixels = (image.cpu() * 255).round().clamp(0, 255).byte().numpy()
+    (pixels,) = to_pictures([image[None]])
     boxes, scores = found.boxes.tolist(), found.scores.tolist()
     return to_image(drawn(annotate, pixels, boxes, scores, name, instead=pixels))[0]

@@ -1,6 +1,6 @@
 """Graphs that are wired wrongly: what the dialog has to say, case by case, over the HTTP API.
 
-Every case is followed by a good prompt in the same host.
+A good prompt follows in the same host.
 """
 
 from __future__ import annotations
@@ -9,29 +9,20 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from test_links import completed, training
+from test_links import PROMPTS, SECONDS, completed, training
 
 from benchmarks.soak import (
     Prompt,
     any_sampler,
-    corrected,
-    explained,
     looked_at,
     node,
     plain,
-    search,
 )  # fmt: skip
 
-SECONDS = 120
-
-FOREIGN = {
-    "DPT_KSampler": lambda: corrected(1, preset="balanced"),
-    "DPT_SelfCorrection": lambda: any_sampler(1),
-    "DPT_SearchKSampler": lambda: search(1),
-    "DPT_AlignmentScore": lambda: looked_at(1),
-    "DPT_GroundPhrase": lambda: looked_at(1),
-    "DPT_Explain": lambda: explained(1),
-}
+FOREIGN = (
+    "DPT_KSampler", "DPT_SelfCorrection", "DPT_SearchKSampler", "DPT_AlignmentScore",
+    "DPT_GroundPhrase", "DPT_Explain",
+)  # fmt: skip
 """Nodes that read a model with an adapter."""
 
 
@@ -44,7 +35,12 @@ def changed(graph: Prompt, kind: str, **inputs: Any) -> Prompt:
 def with_foreign_adapter(kind: str) -> Prompt:
     """Another model's adapter on the demo model."""
     other = {"other": node("DPT_LoadAdapter", adapter_name="other_family.safetensors")}
-    return changed(FOREIGN[kind]() | other, kind, adapter=["other", 0])
+    return changed(PROMPTS[kind]() | other, kind, adapter=["other", 0])
+
+
+def with_lora_elsewhere() -> Prompt:
+    other = {"other": node("Tiny_Model", family="sd15")}
+    return changed(any_sampler(1) | other, "DPT_ApplyLoRA", model=["other", 0])
 
 
 def saved(filename: str) -> Prompt:
@@ -82,10 +78,7 @@ CASES: dict[str, tuple[Callable[[], Prompt], str]] = {
         )
         for kind in FOREIGN
     },
-    "the LoRA on another model": (
-        lambda: with_lora_elsewhere(),
-        "trained on another model family",
-    ),
+    "the LoRA on another model": (with_lora_elsewhere, "trained on another model family"),
     **{f"run name: {case}": (run_named(name), "run_name must") for case, name in NAMES.items()},
     **{
         f"file name: {case}": (lambda name=name: saved(name), "filename must")
@@ -107,11 +100,6 @@ CASES: dict[str, tuple[Callable[[], Prompt], str]] = {
     ),
 }  # fmt: skip
 """What is wrong → the prompt, and words that the message has to hold."""
-
-
-def with_lora_elsewhere() -> Prompt:
-    other = {"other": node("Tiny_Model", family="sd15")}
-    return changed(any_sampler(1) | other, "DPT_ApplyLoRA", model=["other", 0])
 
 
 @pytest.mark.parametrize("case", CASES)
