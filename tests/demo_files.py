@@ -12,13 +12,14 @@ from torch import nn
 from dpt_core.adapter import DiscriminativeAdapter
 from dpt_core.checkpoint import Checkpoint, save_checkpoint
 from dpt_core.demo import model
-from dpt_core.demo.load import CHECKPOINT, PARTS, demo_file, load_demo
+from dpt_core.demo.architectures import ARCHITECTURES, UNET
+from dpt_core.demo.load import CHECKPOINT, demo_file, load_demo
 from dpt_core.lora import lora_key
 
 
-def demo_folder(spare: Path) -> Path:
+def demo_folder(spare: Path, architecture: str = UNET) -> Path:
     """Where the demo's weights are; random ones are written to a spare folder if none ship."""
-    if any((model.FOLDER / f"{part}.safetensors").is_file() for part in PARTS):
+    if (model.FOLDER / ARCHITECTURES[architecture].checkpoint).is_file():
         return model.FOLDER
     write_random_demo(spare)
     return spare
@@ -29,13 +30,15 @@ def write_random_demo(folder: Path) -> None:
     with torch.inference_mode(False), torch.random.fork_rng():
         torch.manual_seed(0)
         tokenizer = model.load_tokenizer()
-        modules = (model.new_unet(), model.new_vae(), model.new_text_encoder(tokenizer))
-        for part, module in zip(PARTS, modules, strict=True):
+        networks = {kind.part: kind.new() for kind in ARCHITECTURES.values()}
+        others = {"vae": model.new_vae(), "text_encoder": model.new_text_encoder(tokenizer)}
+        for part, module in (networks | others).items():
             tensors = {key: _random(key, value) for key, value in module.state_dict().items()}
             save_file(tensors, folder / f"{part}.safetensors")
-        adapter = DiscriminativeAdapter(model.ADAPTER).requires_grad_(False).eval()
-        checkpoint = Checkpoint(model.ADAPTER, adapter, _random_lora(modules[0]))
-        save_checkpoint(folder / CHECKPOINT, checkpoint)
+        for kind in ARCHITECTURES.values():
+            adapter = DiscriminativeAdapter(kind.adapter).requires_grad_(False).eval()
+            lora = _random_lora(networks[kind.part]) if kind.tuned else {}
+            save_checkpoint(folder / kind.checkpoint, Checkpoint(kind.adapter, adapter, lora))
 
 
 def shorten_training(prompt: dict) -> None:

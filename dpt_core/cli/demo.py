@@ -12,6 +12,7 @@ from . import emit
 from .loading import chosen_device, demo_models
 from .options import (
     CorrectionOptions,
+    DemoArchitecture,
     DemoSamplingOptions,
     DemoWeights,
     Device,
@@ -34,6 +35,7 @@ def demo(
     sampling: DemoSamplingOptions = DemoSamplingOptions(),
     device: Device = "auto",
     weights: DemoWeights = None,
+    architecture: DemoArchitecture = "unet",
 ) -> None:
     """Draw a prompt with and without DPT, from the same seeds, with the small model that ships.
 
@@ -52,7 +54,7 @@ def demo(
 
     caption = parse(prompt)  # first: the model knows no other world either
     settings = sampling.sampling(correction_of(correction))
-    models = demo_models(weights, chosen_device(device))
+    models = demo_models(weights, chosen_device(device), architecture)
     from ..evaluation.comparison import compare, draw_comparison
 
     sides = compare(models, prompt, caption, range(seed, seed + count), settings)

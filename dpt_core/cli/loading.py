@@ -38,12 +38,13 @@ def chosen_device(name: str = "auto") -> str:
     return name
 
 
-def demo_models(weights: Path | None, device: str) -> Models:
+def demo_models(weights: Path | None, device: str, architecture: str) -> Models:
     """The demo model with and without its LoRA.
 
     Args:
         weights: where its files are; None for those that ship.
         device: of :func:`chosen_device`.
+        architecture: "unet" or "dit".
 
     Raises:
         FileNotFoundError, ValueError: see :func:`~dpt_core.demo.load.load_demo`.
@@ -54,7 +55,7 @@ def demo_models(weights: Path | None, device: str) -> Models:
     from ..evaluation.models import Models
 
     _quiet()
-    demo = load_demo(weights or FOLDER)
+    demo = load_demo(weights or FOLDER, architecture)
     return Models.of(demo.pipeline, demo.checkpoint, device)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, make_dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
@@ -27,6 +27,11 @@ Device = Annotated[
 ]
 DemoWeights = Annotated[
     Path | None, Parameter(help="Folder with the demo model's files, if not those that ship.")
+]
+
+DemoArchitecture = Annotated[
+    Literal["unet", "dit"],
+    Parameter(help="The demo's UNet, or its transformer (dit)."),
 ]
 
 BALANCED = next(iter(PRESETS))

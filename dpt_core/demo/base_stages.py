@@ -7,10 +7,11 @@ from torch import nn
 from torch.utils.data import DataLoader, Subset
 
 from ..training.config import LoopConfig
-from . import model
+from . import model, transformer
 from .autoencoder import AutoencoderTask, whiten
 from .datasets import Captions, Crops, PairPictures, ShapesDenoising
-from .denoiser import DenoiserTask
+from .denoiser import DenoiserTask, Levels, leaning, logit_normal
+from .load import read_weights
 from .preview import judged_preview
 from .text_encoder import TextTask
 from .workspace import SEED, Tensors, Workspace, progress
@@ -49,6 +50,16 @@ def finetune_autoencoder(space: Workspace) -> Tensors:
     return task.vae.state_dict()
 
 
+def shipped_text_encoder(space: Workspace) -> Tensors:
+    """The text encoder that ships."""
+    return read_weights("text_encoder")
+
+
+def shipped_autoencoder(space: Workspace) -> Tensors:
+    """The autoencoder that ships."""
+    return read_weights("vae")
+
+
 def encode_pictures(space: Workspace) -> Tensors:
     """Latents of both pictures of every pair, `latents` `[pairs, 2, 4, 16, 16]` float16."""
     vae = space.load("autoencoder_finetuning", model.new_vae()).eval()
@@ -79,15 +90,28 @@ def finetune_denoiser(space: Workspace) -> Tensors:
     return _train_denoiser(space, unet, config, "denoiser_finetuning")
 
 
-def _train_denoiser(space: Workspace, unet: nn.Module, config: LoopConfig, run: str) -> Tensors:
+def train_transformer(space: Workspace) -> Tensors:
+    """The transformer, on the UNet's text encoder and autoencoder."""
+    torch.manual_seed(SEED)
     recipe = space.recipe
-    backbone = space.backbone(unet.train())
+    levels = logit_normal(recipe.level_mean, recipe.level_deviation)
+    network = transformer.start(transformer.new_transformer())
+    return _train_denoiser(space, network, recipe.transformer, "transformer", levels)
+
+
+def _train_denoiser(
+    space: Workspace,
+    network: nn.Module,
+    config: LoopConfig,
+    run: str,
+    levels: Levels | None = None,
+) -> Tensors:
+    recipe = space.recipe
+    backbone = space.backbone(network.train())
     backbone.network.requires_grad_(True)
-    task = DenoiserTask(
-        backbone.network, lambda texts: backbone.read(texts).context, backbone.scheduler,
-        wrong=recipe.wrong, timestep_skew=recipe.timestep_skew,
-    )  # fmt: skip
+    levels = levels or leaning(recipe.timestep_skew)
+    task = DenoiserTask(backbone, levels, wrong=recipe.wrong)
     data = ShapesDenoising(space.tensors("latents")["latents"])
-    preview = judged_preview(backbone, recipe.previews, SEED + 3)
+    preview = judged_preview(backbone, space.architecture, recipe.previews, SEED + 3)
     space.train(run, task, data, config, collate=list, preview=preview)
-    return task.unet.state_dict()
+    return task.network.state_dict()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import AbstractContextManager
 
 import torch
@@ -14,6 +15,8 @@ from ..adapter import DiscriminativeAdapter
 from ..checkpoint import Checkpoint, save_checkpoint
 from ..files import write_tensors
 from ..losses import LossWeights
+from ..training.backbone import Backbone
+from ..training.config import LoopConfig
 from ..training.discrimination import (
     CachedFeatures,
     DiscriminationTask,
@@ -25,23 +28,25 @@ from ..training.discrimination import (
 from ..training.lora import add_lora, lora_of
 from ..training.preview import box_preview
 from ..training.whitening import whitened_input
-from . import model
+from .load import load_demo
+from .transfer import Pictures, transferred
 from .workspace import SEED, Tensors, Workspace, progress
 
-EXPORTED = {
-    "unet": "denoiser_finetuning",
-    "vae": "autoencoder_finetuning",
-    "text_encoder": "text_encoder",
-}
-"""Part of the model that ships → the stage that makes it."""
+logger = logging.getLogger(__name__)
+
+SHARED = {"vae": "autoencoder_finetuning", "text_encoder": "text_encoder"}
+"""Parts that both architectures have → the stage that makes them."""
+
+TRANSFER = 1024
+"""Pictures by which the transformer's adapter is started from the UNet's."""
 
 
 def cache_features(space: Workspace) -> Tensors:
-    """What probing needs of the UNet, which is frozen there: one pass of each example will do.
+    """What probing needs of the network, which is frozen there: one pass of each example will do.
 
     `features` `[N, 6, C, h, w]` float16, `timesteps` `[N]`, `texts` `[N, 3, D]`.
     """
-    adapter = DiscriminativeAdapter(model.ADAPTER)
+    adapter = DiscriminativeAdapter(space.architecture.adapter)
     task = DiscriminationTask(space.trained_backbone(), adapter, latents=True)
     examples = Pairs(*space.examples())
 
@@ -64,14 +69,25 @@ def cache_features(space: Workspace) -> Tensors:
 def probe(space: Workspace) -> Tensors:
     """Stage 1 of the paper: the adapter, on the features that were kept."""
     torch.manual_seed(SEED)
-    adapter = DiscriminativeAdapter(model.ADAPTER)
+    adapter = DiscriminativeAdapter(space.architecture.adapter)
+    return _probe(space, adapter, space.recipe.probing, fresh=True)
+
+
+def probe_again(space: Workspace) -> Tensors:
+    """The same, from the adapter of the model that ships."""
+    torch.manual_seed(SEED)
+    return _probe(space, _transferred(space), space.recipe.probing_again)
+
+
+def _probe(
+    space: Workspace, adapter: DiscriminativeAdapter, config: LoopConfig, fresh: bool = False
+) -> Tensors:
     task = ProbingTask(adapter, space.phrase_encoder(), _weights(space))
     _, grounding = space.examples()
     data = CachedFeatures(space.tensors("features"), grounding)
     preview = box_preview(space.trained_backbone(), grounding, latents=True)
     math = sdpa_kernel(SDPBackend.MATH)  # fused attention is slow in bf16 on CPUs, backwards
-    with _whitened(space, adapter, fresh=True), math:
-        config = space.recipe.probing
+    with _whitened(space, adapter, fresh), math:
         space.train("probing", task, data, config, collate=collate_cached, preview=preview)
     return adapter.state_dict()
 
@@ -81,7 +97,7 @@ def tune(space: Workspace) -> Tensors:
     torch.manual_seed(SEED)
     backbone = space.trained_backbone()
     add_lora(backbone.network)
-    adapter = space.load("probing", DiscriminativeAdapter(model.ADAPTER))
+    adapter = space.load("probing", DiscriminativeAdapter(space.architecture.adapter))
     task = DiscriminationTask(
         backbone, adapter, space.phrase_encoder(), _weights(space), denoise=True, latents=True
     )
@@ -95,18 +111,36 @@ def tune(space: Workspace) -> Tensors:
 
 
 def export(space: Workspace) -> Tensors:
-    """What ships, in half precision: `export/{unet,vae,text_encoder,dpt}.safetensors`."""
-    target = space.folder / "export"
+    """What ships, in half precision, in the folder `export`: the network, its adapter, and what the
+    model does not share with one that ships already."""
+    target, architecture = space.folder / "export", space.architecture
     target.mkdir(exist_ok=True)
-    for part, stage in EXPORTED.items():
+    for part, stage in {architecture.part: architecture.trained, **SHARED}.items():
         tensors = {key: value.half() for key, value in space.tensors(stage).items()}
         write_tensors(target / f"{part}.safetensors", tensors)
-    tuned = {key: value.half() for key, value in space.tensors("tuning").items()}
-    adapter = DiscriminativeAdapter(model.ADAPTER).half()
-    adapter.load_state_dict(_under("adapter.", tuned))
-    checkpoint = Checkpoint(model.ADAPTER, adapter, _under("lora.", tuned))
-    save_checkpoint(target / "dpt.safetensors", checkpoint)
-    return tuned
+    stage = "tuning" if architecture.tuned else "probing"
+    made = {key: value.half() for key, value in space.tensors(stage).items()}
+    adapter = DiscriminativeAdapter(architecture.adapter).half()
+    adapter.load_state_dict(_under("adapter.", made) if architecture.tuned else made)
+    checkpoint = Checkpoint(architecture.adapter, adapter, _under("lora.", made))
+    save_checkpoint(target / architecture.checkpoint, checkpoint)
+    return made
+
+
+def _transferred(space: Workspace) -> DiscriminativeAdapter:
+    """The adapter of the model that ships, for this network."""
+    shipped, (matching, _) = load_demo(), space.examples()
+    examples = [matching[index] for index in range(TRANSFER)]
+    latents = torch.stack([example.images[0] for example in examples])
+    pictures = Pictures(latents, [example.captions[0] for example in examples], SEED)
+    config, old = space.architecture.adapter, shipped.checkpoint.adapter
+    adapter, right = transferred(
+        old, config,
+        pictures.features(Backbone.of(shipped.pipeline), old.config.tap),
+        pictures.features(space.trained_backbone(), config.tap),
+    )  # fmt: skip
+    logger.info("%s gives %.1f%% of what %s gives", config.tap, 100 * right, old.config.tap)
+    return adapter
 
 
 def _under(prefix: str, tensors: Tensors) -> Tensors:

@@ -12,10 +12,13 @@ from torch import nn
 
 from ..checkpoint import Checkpoint, load_checkpoint
 from . import model
+from .architectures import ARCHITECTURES, UNET, architecture_of
 
-PARTS = ("unet", "vae", "text_encoder")
-CHECKPOINT = "dpt.safetensors"
-"""Adapter and LoRA."""
+SHARED = ("vae", "text_encoder")
+"""Parts that the models of both architectures have."""
+
+CHECKPOINT = ARCHITECTURES[UNET].checkpoint
+"""Adapter and LoRA of the UNet."""
 
 TEXT_PREFIX = "text_model."
 """Before each weight of CLIP's text encoder in transformers 4 and in ComfyUI; 5 dropped it."""
@@ -25,46 +28,40 @@ class Demo(NamedTuple):
     """The demo model on the CPU: float32, frozen, in eval mode.
 
     Attributes:
-        pipeline: a diffusers `StableDiffusionPipeline`, without the LoRA.
-        checkpoint: adapter and LoRA.
+        pipeline: a diffusers pipeline, without the LoRA.
+        checkpoint: adapter and, of the UNet, LoRA.
     """
 
     pipeline: Any
     checkpoint: Checkpoint
 
 
-class _Parts(NamedTuple):
-    unet: nn.Module
-    vae: nn.Module
-    text_encoder: nn.Module
-    tokenizer: Any
-
-
-def load_demo(folder: str | Path = model.FOLDER) -> Demo:
+def load_demo(folder: str | Path = model.FOLDER, architecture: str = UNET) -> Demo:
     """Load the demo model for diffusers; the network is not used.
 
     Args:
         folder: where its weights are.
+        architecture: "unet" or "dit".
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: a file is damaged, or of another model.
+        ValueError: a file is damaged, or of another model; there is no such architecture.
     """
-    tokenizer = model.load_tokenizer()
-    parts = _Parts(
-        _filled(model.new_unet, read_weights("unet", folder)),
+    tokenizer, kind = model.load_tokenizer(), architecture_of(architecture)
+    pipeline = kind.pipeline_of(
+        _filled(kind.new, read_weights(kind.part, folder)),
         _filled(model.new_vae, read_weights("vae", folder)),
         _filled(lambda: model.new_text_encoder(tokenizer), read_weights("text_encoder", folder)),
         tokenizer,
     )
-    return Demo(model.pipeline(parts), load_checkpoint(demo_file(CHECKPOINT, folder)))
+    return Demo(pipeline, load_checkpoint(demo_file(kind.checkpoint, folder)))
 
 
 def read_weights(part: str, folder: str | Path = model.FOLDER) -> dict[str, torch.Tensor]:
     """Weights of one part, float32, under the names of diffusers and (bare) transformers.
 
     Args:
-        part: one of :data:`PARTS`.
+        part: one of :data:`SHARED`, or the `part` of an architecture.
         folder: where the demo's weights are.
 
     Raises:

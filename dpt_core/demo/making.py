@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from ..distributed import process_state
 from . import base_stages, dpt_stages
+from .architectures import DIT, UNET, architecture_of
 from .recipe import Recipe
 from .workspace import Tensors, Workspace
 
@@ -32,7 +33,7 @@ class Stage(NamedTuple):
     alone: bool = False
 
 
-STAGES = (
+_UNET = (
     Stage("text_encoder", base_stages.train_text_encoder),
     Stage("autoencoder_pretraining", base_stages.pretrain_autoencoder),
     Stage("autoencoder_finetuning", base_stages.finetune_autoencoder),
@@ -44,11 +45,24 @@ STAGES = (
     Stage("tuning", dpt_stages.tune),
     Stage("export", dpt_stages.export, alone=True),
 )
-"""In order; each uses what those before it made."""
+_DIT = (
+    Stage("text_encoder", base_stages.shipped_text_encoder, alone=True),
+    Stage("autoencoder_finetuning", base_stages.shipped_autoencoder, alone=True),
+    Stage("latents", base_stages.encode_pictures),
+    Stage("transformer", base_stages.train_transformer),
+    Stage("features", dpt_stages.cache_features),
+    Stage("probing", dpt_stages.probe_again),
+    Stage("export", dpt_stages.export, alone=True),
+)
+STAGES = {UNET: _UNET, DIT: _DIT}
+"""Architecture → stages in order; each uses what those before it made."""
 
 
 def make_demo(
-    folder: str | Path, until: str = STAGES[-1].name, recipe: Recipe | None = None
+    folder: str | Path,
+    until: str = "export",
+    recipe: Recipe | None = None,
+    architecture: str = UNET,
 ) -> None:
     """Run the stages up to one; those that are done are skipped.
 
@@ -56,16 +70,24 @@ def make_demo(
         folder: where the runs live and what they make; called again, it goes on.
         until: name of the last stage to run.
         recipe: settings.
+        architecture: of the network: one of :data:`STAGES`.
 
     Raises:
-        ValueError: no such stage.
+        ValueError: no such stage or architecture, or the folder holds the other one.
         dpt_core.training.loop.Interrupted: a stage was asked to stop.
     """
-    names = [stage.name for stage in STAGES]
+    architecture_of(architecture)
+    names = [stage.name for stage in STAGES[architecture]]
     if until not in names:
         raise ValueError(f"the stages are {', '.join(names)}; got {until!r}")
-    space, processes = Workspace(folder, recipe), process_state()
-    for stage in STAGES[: names.index(until) + 1]:
+    others = {stage.name for each in STAGES.values() for stage in each} - set(names)
+    if there := [name for name in sorted(others) if (Path(folder) / name).exists()]:
+        raise ValueError(
+            f"{folder} holds a run of another architecture ({', '.join(there)}): take another "
+            "folder"
+        )
+    space, processes = Workspace(folder, recipe, architecture), process_state()
+    for stage in STAGES[architecture][: names.index(until) + 1]:
         if not space.file(stage.name).exists():
             logger.info("demo model: %s", stage.name)
             made = stage.make(space) if processes.is_main_process or not stage.alone else {}

@@ -15,16 +15,19 @@ from ..files import complete
 from ..generation import Sampling, generate
 from ..shapes.judge import judge
 from ..shapes.pairs import scene_pair
-from . import model
+from .architectures import Architecture
 
 logger = logging.getLogger(__name__)
 
 
-def judged_preview(backbone: Any, count: int, seed: int) -> Callable[[nn.Module, Path], None]:
+def judged_preview(
+    backbone: Any, architecture: Architecture, count: int, seed: int
+) -> Callable[[nn.Module, Path], None]:
     """A preview for :func:`~dpt_core.training.loop.train`: captions drawn, verdicts in the log.
 
     Args:
-        backbone: the model; the UNet that is trained is in it.
+        backbone: the model; the network that is trained is in it.
+        architecture: of the network.
         count: how many captions.
         seed: of their scenes.
     """
@@ -34,7 +37,7 @@ def judged_preview(backbone: Any, count: int, seed: int) -> Callable[[nn.Module,
         from torchvision.utils import make_grid, save_image
 
         pictures = generate(
-            model.pipeline(backbone.pipeline),
+            architecture.pipeline(backbone.pipeline),
             [pair.text for pair in pairs],
             range(count),
             Sampling(defaults.STEPS, defaults.GUIDANCE),

@@ -18,12 +18,14 @@ class Recipe:
             the adapter's input is whitened.
         previews: pictures drawn and judged at each checkpoint of the denoiser.
         wrong: share of captions in the denoiser's training that are hard negatives.
-        timestep_skew: how much its timesteps lean towards high noise; 1 is uniform.
+        timestep_skew: how much the UNet's timesteps lean towards high noise; 1 is uniform.
+        level_mean, level_deviation: of the logits of the transformer's noise levels.
         cached_examples: examples whose features are kept for probing; pairs come again with new
             noise.
         recognition, calibration: coefficients of losses that the paper does not have.
         text_encoder, autoencoder_pretraining, autoencoder_finetuning, denoiser_pretraining,
-            denoiser_finetuning, probing, tuning: optimisation of the stages.
+            denoiser_finetuning, transformer, probing, probing_again, tuning: optimisation of the
+            stages.
     """
 
     pairs: int = TRAINING_PAIRS
@@ -31,6 +33,8 @@ class Recipe:
     previews: int = 24
     wrong: float = 0.05
     timestep_skew: float = 1.6
+    level_mean: float = 0.4
+    level_deviation: float = 1.1
     cached_examples: int = 40960
     recognition: float = 4.0
     calibration: float = 2.0
@@ -53,9 +57,17 @@ class Recipe:
         steps=2800, batch_size=32, learning_rate=1e-3, schedule="cosine", warmup=100,
         precision="bf16", ema=0.998, seed=1338, save_every=1000,
     )  # fmt: skip
+    transformer: LoopConfig = LoopConfig(
+        steps=9000, batch_size=32, learning_rate=1e-3, schedule="cosine", warmup=200,
+        betas=(0.9, 0.99), precision="bf16", ema=0.999, save_every=1000, optimizer="muon",
+    )  # fmt: skip
     probing: LoopConfig = LoopConfig(
         steps=10_000, batch_size=16, learning_rate=1e-3, schedule="cosine", warmup=100,
         precision="bf16", save_every=1000,
+    )  # fmt: skip
+    probing_again: LoopConfig = LoopConfig(
+        steps=4000, batch_size=16, learning_rate=5e-4, schedule="cosine", warmup=100,
+        precision="bf16", save_every=500,
     )  # fmt: skip
     tuning: LoopConfig = LoopConfig(
         steps=450, batch_size=8, learning_rate=5e-4, schedule="cosine", precision="bf16",

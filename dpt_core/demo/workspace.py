@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from ..training.backbone import Backbone, PhraseEncoder
 from ..training.config import LoopConfig
 from ..training.loop import train
 from . import model
+from .architectures import UNET, architecture_of
 from .datasets import ShapesGrounding, ShapesMatching
 from .recipe import Recipe
 
@@ -32,10 +32,14 @@ class Workspace:
     Args:
         folder: made where there is none.
         recipe: settings.
+        architecture: of the network.
     """
 
-    def __init__(self, folder: str | Path, recipe: Recipe | None = None) -> None:
+    def __init__(
+        self, folder: str | Path, recipe: Recipe | None = None, architecture: str = UNET
+    ) -> None:
         self.folder, self.recipe = Path(folder), recipe or Recipe()
+        self.architecture = architecture_of(architecture)
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def file(self, stage: str) -> Path:
@@ -66,17 +70,16 @@ class Workspace:
         about = {name: value for name, value in settings if not isinstance(value, dict)}
         train(task, data, config, self.folder / stage, about=about, **more)
 
-    def backbone(self, unet: nn.Module) -> Backbone:
-        """The demo's model around a UNet, frozen."""
+    def backbone(self, network: nn.Module) -> Backbone:
+        """The demo's model around a UNet or a transformer, frozen."""
         tokenizer = model.load_tokenizer()
         text = self.load("text_encoder", model.new_text_encoder(tokenizer))
         vae = self.load("autoencoder_finetuning", model.new_vae())
-        parts = SimpleNamespace(unet=unet, vae=vae, text_encoder=text, tokenizer=tokenizer)
-        return Backbone.of(model.pipeline(parts))
+        return Backbone.of(self.architecture.pipeline_of(network, vae, text, tokenizer))
 
     def trained_backbone(self) -> Backbone:
-        """The demo's model with its trained UNet, frozen."""
-        return self.backbone(self.load("denoiser_finetuning", model.new_unet()))
+        """The demo's model with its trained network, frozen."""
+        return self.backbone(self.load(self.architecture.trained, self.architecture.new()))
 
     def phrase_encoder(self) -> PhraseEncoder:
         """The demo's text encoder, as the encoder of referring expressions."""

@@ -1,7 +1,7 @@
 """The training signal of probing and tuning (arXiv 2403.04321)."""
 
 from .contrastive import MatchingPairs, calibration_loss, contrastive_loss, recognition_loss
-from .denoising import denoising_loss, denoising_target
+from .denoising import denoising_loss
 from .grounding import cardinality_error, grounding_losses
 from .probing import Phrases, probing_losses
 from .score_weighted import score_weighted_loss
@@ -15,7 +15,6 @@ __all__ = [
     "cardinality_error",
     "contrastive_loss",
     "denoising_loss",
-    "denoising_target",
     "grounding_losses",
     "probing_losses",
     "recognition_loss",

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 PRECISIONS = ("no", "fp16", "bf16")
+OPTIMIZERS = ("adamw", "muon")
 
 MOST = 2**31
 """Whole numbers are below it: the seed of a step is made of the run's seed and the step."""
@@ -29,6 +30,7 @@ class LoopConfig:
         seed: of everything random.
         save_every: steps between checkpoints.
         workers: data loader processes.
+        optimizer: "adamw", or "muon" for matrices in blocks and AdamW for the rest.
 
     Raises:
         ValueError: a setting is out of range, or not finite.
@@ -49,6 +51,7 @@ class LoopConfig:
     seed: int = 1337
     save_every: int = 500
     workers: int = 0
+    optimizer: str = "adamw"
 
     def __post_init__(self) -> None:
         least = dict.fromkeys(("steps", "batch_size", "accumulate", "save_every"), 1)
@@ -67,7 +70,6 @@ class LoopConfig:
             raise ValueError(f"betas must be in [0, 1); got {self.betas}")
         if self.ema is not None and not 0 < self.ema < 1:
             raise ValueError(f"ema must be in (0, 1), or None for no average; got {self.ema}")
-        if self.precision not in PRECISIONS:
-            raise ValueError(
-                f"precision must be one of {', '.join(PRECISIONS)}; got {self.precision!r}"
-            )
+        for name, known in (("precision", PRECISIONS), ("optimizer", OPTIMIZERS)):
+            if (value := getattr(self, name)) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}; got {value!r}")

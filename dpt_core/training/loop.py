@@ -29,6 +29,7 @@ from ..files import complete, write_text
 from .alone import Alone, to_device
 from .batches import Batches
 from .config import LoopConfig
+from .optimizers import new_optimizer
 from .state import Row, RunError, RunState, settle
 
 logger = logging.getLogger(__name__)
@@ -121,13 +122,7 @@ class TrainingRun:
         self.config, self.folder = config, folder
         self._accelerator = _accelerator(config) if alone is None else Alone(alone, config)
         self._trained = [value for value in task.parameters() if value.requires_grad]
-        optimizer = torch.optim.AdamW(
-            self._trained,
-            lr=config.learning_rate,
-            betas=config.betas,
-            eps=config.epsilon,
-            weight_decay=config.weight_decay,
-        )
+        optimizer = new_optimizer(task, config)
         self._schedule = get_scheduler(config.schedule, optimizer, config.warmup, config.steps)
         self._task, self._optimizer = self._accelerator.prepare(task, optimizer)
         self._average = self._new_average()

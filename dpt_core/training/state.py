@@ -37,7 +37,7 @@ class RunState:
 
     Args:
         task: the module that is trained.
-        optimizer: of its parameters that require a gradient, in their order.
+        optimizer: of its parameters that require a gradient.
         scaler: of the gradients in float16, or None.
         average: diffusers' `EMAModel` of the same parameters, or None.
     """
@@ -106,7 +106,7 @@ class RunState:
             here, there = (list(side[key].shape) if key in side else None for side in both)
             if here != there:
                 raise ValueError(f"{key} has the shape {there} there and {here} in this model")
-        trained = [value for value in self._task.parameters() if value.requires_grad]
+        trained = [each for group in self._optimizer.param_groups for each in group["params"]]
         entries: dict[int, dict[str, torch.Tensor]] = {}
         for key, value in _part("optimizer.", tensors).items():
             index, name = key.split(".")

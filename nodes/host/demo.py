@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import comfy.latent_formats
 import comfy.model_management as management
 import comfy.sd
 import comfy.supported_models
@@ -22,7 +23,9 @@ from comfy.supported_models_base import ClipTarget
 
 from ...dpt_core.checkpoint import load_checkpoint
 from ...dpt_core.demo import model as sizes
-from ...dpt_core.demo.load import CHECKPOINT, TEXT_PREFIX, demo_file, read_weights
+from ...dpt_core.demo import transformer
+from ...dpt_core.demo.architectures import DIT, UNET, architecture_of
+from ...dpt_core.demo.load import TEXT_PREFIX, demo_file, read_weights
 from .adapter import LoadedAdapter, managed
 
 NAME = "the demo model's checkpoint"
@@ -37,21 +40,24 @@ class DemoModels(NamedTuple):
     adapter: LoadedAdapter
 
 
-def load_demo(folder: str | Path = sizes.FOLDER) -> DemoModels:
+def load_demo(folder: str | Path = sizes.FOLDER, architecture: str = UNET) -> DemoModels:
     """Load the demo model for the host; the network is not used.
 
     Args:
         folder: where its weights are.
+        architecture: "unet" or "dit".
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: a file is damaged.
+        ValueError: a file is damaged; there is no such architecture.
     """
+    kind = architecture_of(architecture)
     with torch.inference_mode(False):
-        checkpoint = load_checkpoint(demo_file(CHECKPOINT, folder))
+        checkpoint = load_checkpoint(demo_file(kind.checkpoint, folder))
+    network, tokens = (_transformer, ShortTokens) if architecture == DIT else (_unet, Tokens)
     return DemoModels(
-        _unet(read_weights("unet", folder)),
-        _clip(read_weights("text_encoder", folder)),
+        network(read_weights(kind.part, folder)),
+        _clip(read_weights("text_encoder", folder), tokens),
         _vae(read_weights("vae", folder)),
         managed(NAME, checkpoint),
     )
@@ -80,13 +86,27 @@ class DemoConfig(comfy.supported_models.SD15):
 
     def __init__(self, unet_config: dict[str, Any]) -> None:
         super().__init__(unet_config)
-        latents = self.latent_format
-        latents.taesd_decoder_name = None  # SD 1.x's preview decoder knows other latents
-        latents.latent_rgb_factors = sizes.PREVIEW
-        latents.latent_rgb_factors_bias = sizes.PREVIEW_BIAS
+        _own_previews(self.latent_format)
 
     def model_type(self, state_dict: dict, prefix: str = "") -> ModelType:
         return ModelType.V_PREDICTION
+
+
+class DemoTransformerConfig(comfy.supported_models.SD3):
+    """Stable Diffusion 3 on the latents of the demo's autoencoder."""
+
+    latent_format = comfy.latent_formats.SD15
+    sampling_settings = {"shift": transformer.SHIFT}
+
+    def __init__(self, unet_config: dict[str, Any]) -> None:
+        super().__init__(unet_config)
+        _own_previews(self.latent_format)
+
+
+def _own_previews(latents: Any) -> None:
+    latents.taesd_decoder_name = None  # SD 1.x's preview decoder knows other latents
+    latents.latent_rgb_factors = sizes.PREVIEW
+    latents.latent_rgb_factors_bias = sizes.PREVIEW_BIAS
 
 
 class TextEncoder(sd1_clip.SDClipModel):
@@ -94,16 +114,27 @@ class TextEncoder(sd1_clip.SDClipModel):
 
     Args:
         vocabulary: number of tokens; as CLIP has it, the last two are start and end of text.
+        length: tokens of a chunk of text.
     """
 
     def __init__(
-        self, device: Any = "cpu", dtype: Any = None, model_options: Any = None, *, vocabulary: int
+        self,
+        device: Any = "cpu",
+        dtype: Any = None,
+        model_options: Any = None,
+        *,
+        vocabulary: int,
+        length: int,
     ) -> None:
         start, end = vocabulary - 2, vocabulary - 1
         super().__init__(
             device=device,
             dtype=dtype,
-            textmodel_json_config={**sizes.TEXT, "eos_token_id": end},
+            textmodel_json_config={
+                **sizes.TEXT,
+                "max_position_embeddings": length,
+                "eos_token_id": end,
+            },
             special_tokens={"start": start, "end": end, "pad": end},
             return_projected_pooled=False,
             model_options=model_options or {},
@@ -117,24 +148,83 @@ class TextEncoder(sd1_clip.SDClipModel):
 class Tokens(sd1_clip.SDTokenizer):
     """The demo's vocabulary in the host's tokenizer."""
 
+    length = sizes.TEXT["max_position_embeddings"]
+
     def __init__(self, embedding_directory: Any = None, tokenizer_data: Any = None) -> None:
         super().__init__(
             str(sizes.TOKENIZER),
+            max_length=self.length,
             embedding_directory=embedding_directory,
             embedding_size=sizes.TEXT_WIDTH,
             tokenizer_data=tokenizer_data or {},
         )
 
 
+class ShortTokens(Tokens):
+    """The same, as many as the transformer was trained with."""
+
+    length = transformer.TOKENS
+
+
 def _unet(weights: dict[str, torch.Tensor]) -> ModelPatcher:
     config = _unet_config()
-    model_config = DemoConfig(config)
-    model_config.set_inference_dtype(torch.float32, None)
-    offload = management.unet_offload_device()
-    model = model_config.get_model({}, "", device=offload)
     names = comfy.utils.unet_to_diffusers(config)
-    model.diffusion_model.load_state_dict({names[key]: value for key, value in weights.items()})
+    return _patcher(DemoConfig(config), {names[key]: value for key, value in weights.items()})
+
+
+def _transformer(weights: dict[str, torch.Tensor]) -> ModelPatcher:
+    """Attention's three maps are one in the host's class, and the last layer has shift and scale in
+    another order."""
+    config, last = _transformer_config(), transformer.BLOCKS - 1
+    places = comfy.utils.mmdit_to_diffusers(config)
+    for end in ("weight", "bias"):
+        for block in (config["depth"] - 1, last):  # the host takes the former for the last one
+            host = f"joint_blocks.{block}.context_block.adaLN_modulation.1.{end}"
+            change = comfy.utils.swap_scale_shift if block == last else None
+            places[f"transformer_blocks.{block}.norm1_context.linear.{end}"] = (host, None, change)
+    found: dict[str, torch.Tensor] = {}
+    joined: dict[str, list[tuple[int, torch.Tensor]]] = {}
+    for key, value in weights.items():
+        place = places[key]
+        name, part, change = (*([place] if isinstance(place, str) else place), None, None)[:3]
+        if part is None:
+            found[name] = value if change is None else change(value)
+        else:
+            joined.setdefault(name, []).append((part[1], value))
+    for name, parts in joined.items():
+        found[name] = torch.cat([value for _, value in sorted(parts, key=lambda each: each[0])])
+    return _patcher(DemoTransformerConfig(config), found)
+
+
+def _patcher(config: Any, weights: dict[str, torch.Tensor]) -> ModelPatcher:
+    config.set_inference_dtype(torch.float32, None)
+    offload = management.unet_offload_device()
+    model = config.get_model({}, "", device=offload)
+    model.diffusion_model.load_state_dict(weights)
     return ModelPatcher(model, load_device=management.get_torch_device(), offload_device=offload)
+
+
+def _transformer_config() -> dict[str, Any]:
+    """The host's words for the demo's transformer."""
+    config = transformer.TRANSFORMER
+    text, width = config["joint_attention_dim"], config["caption_projection_dim"]
+    return {
+        "in_channels": config["in_channels"],
+        "out_channels": config["out_channels"],
+        "patch_size": config["patch_size"],
+        "input_size": None,
+        "depth": transformer.HEADS,  # of which the host makes heads and width, too
+        "num_blocks": transformer.BLOCKS,
+        "adm_in_channels": config["pooled_projection_dim"],
+        "num_patches": config["pos_embed_max_size"] ** 2,
+        "pos_embed_max_size": config["pos_embed_max_size"],
+        "pos_embed_scaling_factor": None,
+        "qk_norm": "rms",
+        "context_embedder_config": {
+            "target": "torch.nn.Linear",
+            "params": {"in_features": text, "out_features": width},
+        },
+    }
 
 
 def _unet_config() -> dict[str, Any]:
@@ -161,13 +251,18 @@ def _unet_config() -> dict[str, Any]:
     }
 
 
-def _clip(weights: dict[str, torch.Tensor]) -> comfy.sd.CLIP:
+def _clip(weights: dict[str, torch.Tensor], tokens: type[Tokens]) -> comfy.sd.CLIP:
     vocabulary = len(weights["embeddings.token_embedding.weight"])
     target = ClipTarget(
-        partial(sd1_clip.SD1Tokenizer, tokenizer=Tokens),
-        partial(sd1_clip.SD1ClipModel, clip_model=partial(TextEncoder, vocabulary=vocabulary)),
+        partial(sd1_clip.SD1Tokenizer, tokenizer=tokens),
+        partial(
+            sd1_clip.SD1ClipModel,
+            clip_model=partial(TextEncoder, vocabulary=vocabulary, length=tokens.length),
+        ),
     )
     clip = comfy.sd.CLIP(target, model_options={"dtype": torch.float32})
+    places = "embeddings.position_embedding.weight"
+    weights[places] = weights[places][: tokens.length]
     weights = {TEXT_PREFIX + key: tensor for key, tensor in weights.items()}
     weights["text_projection.weight"] = torch.eye(sizes.TEXT_WIDTH)  # SD 1.x projects nothing
     clip.cond_stage_model.clip_l.transformer.load_state_dict(weights)

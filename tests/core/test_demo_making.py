@@ -10,7 +10,8 @@ import torch
 from benchmark_runs import in_two_processes
 from torch.nn.functional import cosine_similarity
 
-from dpt_core.demo import model
+from dpt_core.demo import dpt_stages, model
+from dpt_core.demo.architectures import DIT, UNET
 from dpt_core.demo.datasets import PairPictures
 from dpt_core.demo.load import load_demo
 from dpt_core.demo.making import STAGES, make_demo
@@ -33,7 +34,7 @@ def hasty() -> Recipe:
 def test_every_stage_and_what_ships(tmp_path):
     make_demo(tmp_path, recipe=hasty())
     space = Workspace(tmp_path)
-    for stage in STAGES:
+    for stage in STAGES[UNET]:
         assert space.file(stage.name).exists()
     for stage in ("denoiser_pretraining", "denoiser_finetuning", "probing", "tuning"):
         assert len(list((tmp_path / stage / "previews").glob("*.png"))) == 1
@@ -44,10 +45,28 @@ def test_every_stage_and_what_ships(tmp_path):
     shipped = demo.pipeline.unet.state_dict()
     for name, value in space.tensors("denoiser_finetuning").items():
         assert torch.equal(shipped[name], value.half().float())
-    before = {stage: space.file(stage.name).stat().st_mtime_ns for stage in STAGES}
+    before = {stage: space.file(stage.name).stat().st_mtime_ns for stage in STAGES[UNET]}
     make_demo(tmp_path, recipe=hasty())
-    after = {stage: space.file(stage.name).stat().st_mtime_ns for stage in STAGES}
+    after = {stage: space.file(stage.name).stat().st_mtime_ns for stage in STAGES[UNET]}
     assert before == after
+
+
+def test_the_transformer_from_first_to_last(tmp_path, monkeypatch):
+    monkeypatch.setattr(dpt_stages, "TRANSFER", 4)
+    make_demo(tmp_path, recipe=hasty(), architecture=DIT)
+    space = Workspace(tmp_path, architecture=DIT)
+    for stage in STAGES[DIT]:
+        assert space.file(stage.name).exists()
+    for stage in ("transformer", "probing"):
+        assert len(list((tmp_path / stage / "previews").glob("*.png"))) == 1
+    demo = load_demo(tmp_path / "export", DIT)
+    shipped = demo.pipeline.transformer.state_dict()
+    for name, value in space.tensors("transformer").items():
+        assert torch.equal(shipped[name], value.half().float())
+    old, new = (each.checkpoint.adapter.state_dict() for each in (load_demo(), demo))
+    assert not demo.checkpoint.lora
+    moved = (new["query_embed.weight"] - old["query_embed.weight"]).norm()
+    assert moved < 0.1 * old["query_embed.weight"].norm()  # one step from the shipped one
 
 
 SCRIPT = f"""

@@ -15,7 +15,7 @@ from dpt_core.adapter import DiscriminativeAdapter
 from dpt_core.checkpoint import load_checkpoint
 from dpt_core.demo import model
 from dpt_core.demo.datasets import ShapesDenoising, ShapesGrounding, ShapesMatching
-from dpt_core.demo.denoiser import DenoiserTask
+from dpt_core.demo.denoiser import DenoiserTask, leaning, logit_normal
 from dpt_core.lora import lora_updates
 from dpt_core.shapes.caption import phrase
 from dpt_core.shapes.pairs import scene_pair
@@ -105,14 +105,16 @@ def test_phrase_tokens_are_those_of_the_span(backbone):
     assert phrases.hidden.shape[:2] == (1, len(tokens))
 
 
-def test_denoiser_sees_wrong_and_dropped_captions(backbone):
+def test_denoiser_sees_wrong_and_dropped_captions(backbone, monkeypatch):
     seen: list[str] = []
+    encode = backbone.pipeline.encode_prompt
 
-    def read(texts):
+    def read(texts, **more):
         seen.extend(texts)
-        return backbone.read(texts).context
+        return encode(texts, **more)
 
-    task = DenoiserTask(backbone.network, read, backbone.scheduler, wrong=0.3, dropped=0.1)
+    monkeypatch.setattr(backbone.pipeline, "encode_prompt", read)
+    task = DenoiserTask(backbone, leaning(1.6), wrong=0.3, dropped=0.1)
     examples = [ShapesDenoising(LATENTS)[index] for index in range(8)]
     torch.manual_seed(0)
     for _ in range(5):
@@ -121,6 +123,17 @@ def test_denoiser_sees_wrong_and_dropped_captions(backbone):
     wrong = {example.wrong for example in examples} - true
     counts = [sum(text in kind for text in seen) for kind in (true, wrong, {""})]
     assert sum(counts) == 40 and counts[0] > 15 and counts[2] > 0
+
+
+def test_noise_levels_of_the_denoisers():
+    torch.manual_seed(0)
+    even, high, flow = leaning(1.0)(4000), leaning(1.6)(4000), logit_normal(0.4, 1.1)(4000)
+    for levels in (even, high, flow):
+        assert levels.shape == (4000,) and 0 <= levels.min() and levels.max() < 1000
+    assert abs(even.float().mean() - 500) < 20
+    assert abs(high.float().mean() - 1000 * 1.6 / 2.6) < 20
+    assert abs((flow / 1000).logit().mean() - 0.4) < 0.06
+    assert abs((flow / 1000).logit().std() - 1.1) < 0.06
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from .. import say
 from ..loading import chosen_device, demo_models
 from ..options import (
     CorrectionOptions,
+    DemoArchitecture,
     DemoSamplingOptions,
     DemoWeights,
     Device,
@@ -22,6 +23,7 @@ def direction(
     sampling: DemoSamplingOptions = DemoSamplingOptions(),
     device: Device = "auto",
     weights: DemoWeights = None,
+    architecture: DemoArchitecture = "unet",
 ) -> None:
     """Measure at every step whether moving the latent moves the picture the same way.
 
@@ -41,7 +43,10 @@ def direction(
     from ...evaluation.shapes import shapes_source
     from ..tables import show
 
-    models, source = demo_models(weights, chosen_device(device)), shapes_source(split, prompts)
+    models, source = (
+        demo_models(weights, chosen_device(device), architecture),
+        shapes_source(split, prompts),
+    )
     say(f"drawing {prompts} pictures …")
     texts, seeds = zip(*((each.text, each.seed) for each in source.prompts), strict=True)
     show(direction_rows(directions(models.plain, models.adapter, texts, seeds, settings)))

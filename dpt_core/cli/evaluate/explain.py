@@ -9,6 +9,7 @@ from .. import say
 from ..loading import chosen_device, demo_models
 from ..options import (
     CorrectionOptions,
+    DemoArchitecture,
     DemoSamplingOptions,
     DemoWeights,
     Device,
@@ -29,6 +30,7 @@ def explain(
     batch_size: Positive = defaults.BATCH_SIZE,
     device: Device = "auto",
     weights: DemoWeights = None,
+    architecture: DemoArchitecture = "unet",
 ) -> None:
     """Explain pictures of the shapes world and compare each ✓ and ✗ with what the judge sees.
 
@@ -52,7 +54,7 @@ def explain(
     from ..tables import show
 
     source = shapes_source(split, max(1, (pictures + 1) // 2))
-    models = demo_models(weights, chosen_device(device))
+    models = demo_models(weights, chosen_device(device), architecture)
     with progress("drawing", pictures) as done:
         shown, prompts = drawn(models, source, corrected, pictures, batch_size, done)
     with progress("explaining", pictures) as done:

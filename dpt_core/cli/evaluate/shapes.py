@@ -8,6 +8,7 @@ from ...evaluation import defaults
 from ..loading import chosen_device, demo_models
 from ..options import (
     CorrectionOptions,
+    DemoArchitecture,
     DemoSamplingOptions,
     DemoWeights,
     Device,
@@ -36,6 +37,7 @@ def shapes(
     batch_size: Positive = defaults.BATCH_SIZE,
     device: Device = "auto",
     weights: DemoWeights = None,
+    architecture: DemoArchitecture = "unet",
 ) -> None:
     """Compare ways of drawing in the shapes world, where a judge says whether captions hold.
 
@@ -77,7 +79,7 @@ def shapes(
     names = tuple(arm or (*STANDARD, "best-of"))
     evaluation = Evaluation(source, settings, scoring, batch_size, best_of, names)
     processes = Processes(chosen_device(device))
-    models = demo_models(weights, processes.device)
+    models = demo_models(weights, processes.device, architecture)
     found = pictures(models, folder, evaluation, processes, readers=adapter)
     answered = None
     if adapter:

@@ -8,6 +8,7 @@ from ...correction import Correction
 from ...evaluation import defaults
 from ..loading import chosen_device, demo_models
 from ..options import (
+    DemoArchitecture,
     DemoSamplingOptions,
     DemoWeights,
     Device,
@@ -33,6 +34,7 @@ def sweep(
     batch_size: Positive = defaults.BATCH_SIZE,
     device: Device = "auto",
     weights: DemoWeights = None,
+    architecture: DemoArchitecture = "unet",
 ) -> None:
     """Try every combination of self-correction's settings, on prompts kept for choosing.
 
@@ -66,7 +68,7 @@ def sweep(
     arms = sweep_arms(settings, grid, lora)
     evaluation = Evaluation(shapes_source(split, prompts), settings, scoring, batch_size)
     processes = Processes(chosen_device(device))
-    models = demo_models(weights, processes.device)
+    models = demo_models(weights, processes.device, architecture)
     found = pictures(models, folder, evaluation, processes, arms)
     if processes.main:
         results = report(found, "Self-correction, swept")
