@@ -123,8 +123,22 @@ def _compose(kind: str, words: SceneWords, rng: random.Random) -> ScenePrompt:
         things = 2 if kind == "relations" else rng.randint(1, min(3, words.most))
         counts = [1] * things
     things = _different(len(counts), words, rng)
-    phrases = [_phrase(*each, number) for each, number in zip(things, counts, strict=False)]
     relation = rng.choice(words.relations) if kind == "relations" else None
+    return put_together(
+        [(*each, number) for each, number in zip(things, counts, strict=False)], relation
+    )
+
+
+def put_together(
+    things: Sequence[tuple[str, str, int]], relation: str | None = None
+) -> ScenePrompt:
+    """The prompt that names things.
+
+    Args:
+        things: thing in the singular, attribute or "", and number of each kind.
+        relation: of the first to the second, in words; None for none.
+    """
+    phrases = [_phrase(*each) for each in things]
     if relation:
         joints = [f" {relation} "]
     else:
@@ -134,7 +148,7 @@ def _compose(kind: str, words: SceneWords, rng: random.Random) -> ScenePrompt:
     for each, start in zip(phrases, [0, *accumulate(lengths)], strict=False):
         each["span"] = [start, start + len(each["text"])]
     text = "".join(a + b for a, b in zip(texts, [*joints, ""], strict=True))
-    related = {"subject": 0, "object": 1, "text": relation, "kind": _relation_kind(relation)}
+    related = {"subject": 0, "object": 1, "text": relation, "kind": relation_kind(relation)}
     return ScenePrompt(text, {"phrases": phrases, "relations": [related] if relation else []})
 
 
@@ -166,5 +180,6 @@ def _phrase(thing: str, attribute: str, count: int) -> dict[str, Any]:
     }
 
 
-def _relation_kind(words: str | None) -> str:
+def relation_kind(words: str | None) -> str:
+    """The kind of a relation in words; "other" for one that boxes cannot tell."""
     return next((kind for kind, every in RELATIONS.items() if words in every), "other")

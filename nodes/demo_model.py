@@ -2,6 +2,7 @@
 
 from comfy_api.latest import io
 
+from ..dpt_core.demo.architectures import ARCHITECTURES, UNET
 from .host.adapter import AdapterIO
 from .host.aliases import search_aliases
 from .host.demo import load_demo
@@ -16,18 +17,28 @@ class DemoModel(io.ComfyNode):
             category="DPT",
             description="A small model that draws coloured shapes, with its adapter and LoRA: the "
             "whole method in seconds on a CPU, without a download. It draws 128 x 128 pixels.",
-            inputs=[],
+            inputs=[
+                io.Combo.Input(
+                    "architecture",
+                    options=list(ARCHITECTURES),
+                    default=UNET,
+                    optional=True,
+                    tooltip="unet: built like Stable Diffusion 1.x. dit: a transformer, built like "
+                    "Stable Diffusion 3.",
+                )
+            ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="Draws coloured shapes."),
                 io.Clip.Output(display_name="clip", tooltip="Its text encoder."),
                 io.Vae.Output(display_name="vae", tooltip="Its autoencoder."),
                 AdapterIO.Output(
-                    display_name="adapter", tooltip="Adapter and LoRA trained on this model."
+                    display_name="adapter",
+                    tooltip="Adapter trained on this model, and the UNet's LoRA.",
                 ),
             ],
             **search_aliases("DPT demo", "try without download", "prompt adherence"),
         )
 
     @classmethod
-    def execute(cls) -> io.NodeOutput:
-        return io.NodeOutput(*load_demo())
+    def execute(cls, architecture: str = UNET) -> io.NodeOutput:
+        return io.NodeOutput(*load_demo(architecture=architecture))

@@ -1,6 +1,7 @@
 """Compose prompts with known parts from word lists."""
 
 import json
+import random
 from dataclasses import fields
 
 from comfy_api.latest import io
@@ -62,6 +63,11 @@ class ScenePrompts(io.ComfyNode):
                     tooltip="What each prompt consists of, as JSON: phrases with thing, "
                     "attributes, count and place, and relations between them.",
                 ),
+                io.Int.Output(
+                    display_name="seeds",
+                    is_output_list=True,
+                    tooltip="A seed for each prompt, to wire into a sampler's seed.",
+                ),
             ],
             **search_aliases("prompt generator", "random prompts", "wildcards", "training prompts"),
         )
@@ -75,4 +81,5 @@ class ScenePrompts(io.ComfyNode):
         return io.NodeOutput(
             [each.text for each in made],
             [json.dumps(each.parts, ensure_ascii=False) for each in made],
+            [random.Random(f"{seed} {each.text}").randrange(2**32) for each in made],
         )

@@ -1,5 +1,6 @@
 """Captioned pictures to train an adapter on."""
 
+import json
 import os
 from typing import Any
 
@@ -10,6 +11,7 @@ from ..dpt_core.demo.scenes import demo_scenes
 from ..dpt_core.negatives import hard_negatives
 from ..dpt_core.plots import drawn
 from ..dpt_core.training.data.captioned import from_lists, read_folder
+from ..dpt_core.training.data.drawn import from_drawn
 from ..dpt_core.training.data.images import LARGEST, check_size
 from ..dpt_core.training.data.rows import NEGATIVES, CaptionedPictures, with_negatives
 from ..dpt_core.training.report import data_sheet
@@ -70,6 +72,14 @@ class TrainingData(io.ComfyNode):
                     tooltip="Boxes of each picture, from a detector; their labels are the phrases.",
                     extra_dict={"forceInput": True},  # 0.30 would ask for one box to be typed
                 ),
+                io.String.Input(
+                    "parts",
+                    optional=True,
+                    force_input=True,
+                    tooltip="What each prompt consists of, from DPT Scene Prompts, in place of "
+                    "captions: pictures that do not show their prompt become hard negatives. Needs "
+                    "a detector's boxes; the demo's shapes do not.",
+                ),
             ],
             outputs=[
                 DataIO.Output(display_name="data", tooltip="For DPT Train Adapter."),
@@ -100,14 +110,19 @@ class TrainingData(io.ComfyNode):
         images: list | None = None,
         captions: list | None = None,
         boxes: list | None = None,
+        parts: list | None = None,
     ) -> io.NodeOutput:
-        data = read_data(folder[0], size[0], images, captions, boxes)
+        told = ""
+        if parts:
+            data, told = read_drawn(size[0], images, captions, boxes, parts)
+        else:
+            data = read_data(folder[0], size[0], images, captions, boxes)
         made = with_negatives(data, negatives[0], hard_negatives)
         phrases = sum(len(row.boxes) for row in data.grounding)
         show(
             cls.hidden.unique_id,
             f"{len(data.names())} pictures, {made.captions} captions, {made.with_negative} with a "
-            f"hard negative, {phrases} boxes",
+            f"hard negative, {phrases} boxes{told}",
         )
         return io.NodeOutput(made.data, to_image(drawn(data_sheet, made.data)))
 
@@ -130,6 +145,38 @@ def read_data(
     if folder in SCENES:
         return demo_scenes(SCENES[folder])
     return read_folder(os.path.join(folder_paths.get_input_directory(), folder), size)
+
+
+def read_drawn(
+    size: int, images: list | None, captions: list | None, boxes: list | None, parts: list
+) -> tuple[CaptionedPictures, str]:
+    """Data of pictures that were drawn for known prompts, and what became of them in words.
+
+    Raises:
+        ValueError: captions beside parts, no images, parts that are no JSON; or see
+            :func:`~.dpt_core.training.data.drawn.from_drawn`.
+    """
+    check_size(size)
+    if captions or not images:
+        given = "captions too" if captions else "no images"
+        raise ValueError(
+            f"parts are wired, and {given}: wire the pictures that were drawn for the prompts, and "
+            "no captions"
+        )
+    texts = [text for each in parts for text in _listed(each)]
+    if len(texts) == len(images):  # a batch for each prompt
+        texts = [text for text, batch in zip(texts, images, strict=True) for _ in batch]
+    try:
+        said = [json.loads(text) for text in texts]
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"expected parts as JSON, as DPT Scene Prompts gives them ({error}): wire its output "
+            "parts"
+        ) from error
+    pictures = [each[0, ..., :3] for each in split_images(images)]
+    found = from_drawn(pictures, said, None if boxes is None else boxes_of(boxes), size)
+    told = f"; {found.right} show their prompt, {found.wrong} do not, {found.unread} left out"
+    return found.data, told
 
 
 def boxes_of(values: list) -> list[list[dict]]:

@@ -46,6 +46,8 @@ def shorten_training(prompt: dict) -> None:
     for node in prompt.values():
         if node["class_type"] == "DPT_TrainingData":
             node["inputs"]["folder"] = "demo scenes (200)"
+        if node["class_type"] == "DPT_ScenePrompts":
+            node["inputs"]["count"] = 12
         if node["class_type"] == "DPT_TrainAdapter":
             node["inputs"] |= {"steps": 2, "examples": 4}
 

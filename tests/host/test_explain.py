@@ -103,9 +103,9 @@ def test_scene_prompts_run_the_next_node_for_each(server):
     }
     outcome = server.run(prompt)
     assert outcome.error is None, outcome.error
-    prompts, parts = ScenePrompts.execute(
+    prompts, parts, seeds = ScenePrompts.execute(
         words["things"], words["attributes"], "above", 3, 3, 1
     ).result
-    assert len(prompts) == len(parts) == 3 and " above " in prompts[1]
+    assert len(prompts) == len(parts) == len(set(seeds)) == 3 and " above " in prompts[1]
     for text, said in zip(prompts, map(json.loads, parts), strict=True):
         assert text[slice(*said["phrases"][0]["span"])] == said["phrases"][0]["text"]

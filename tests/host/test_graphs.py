@@ -90,6 +90,12 @@ CASES: dict[str, tuple[Callable[[], Prompt], str]] = {
     "a caption short": (
         lambda: data_of(images=["blank", 0], captions=["text", 0]), "caption",
     ),
+    "parts without pictures": (
+        lambda: data_of(parts=["text", 0]), "wire the pictures that were drawn",
+    ),
+    "parts that are none": (
+        lambda: data_of(images=["blank", 0], parts=["text", 0]), "parts as JSON",
+    ),
     "pictures without captions": (lambda: data_of(images=["blank", 0]), "caption"),
     "nothing to draw": (tuned(""), "at least 2 different prompts"),
     "one prompt": (tuned("a red circle"), "at least 2 different prompts"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import random
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
@@ -12,6 +14,9 @@ import psutil
 import pytest
 import torch
 from dpt_pack.dpt_core.checkpoint import save_checkpoint
+from dpt_pack.dpt_core.scene_prompts import put_together
+from dpt_pack.dpt_core.shapes.caption import parse
+from dpt_pack.dpt_core.shapes.scene import compose, render
 from dpt_pack.dpt_core.training.loop import Interrupted
 from dpt_pack.dpt_core.training.state import RunError
 from dpt_pack.nodes.host.adapter import EXTENSIONS, load_adapter
@@ -227,6 +232,42 @@ def test_the_nodes(output):
         node(SaveAdapter).execute(adapter, "sub/mine")
         path = output / "models" / "dpt" / "sub" / f"mine_{number:05}_.safetensors"
         assert load_adapter(str(path)).config == adapter.config
+
+
+def test_pictures_drawn_for_known_prompts():
+    """A batch for each prompt, or a picture for each; the demo's shapes need no detector."""
+    texts = ["a red circle left of a blue square", "three green triangles"]
+    prompts = [
+        put_together([("circle", "red", 1), ("square", "blue", 1)], "left of"),
+        put_together([("triangle", "green", 3)]),
+    ]
+    shown = [texts[0], "a red circle right of a blue square", texts[1], "two green triangles"]
+    scenes = [compose(parse(text), random.Random(index)) for index, text in enumerate(shown)]
+    pictures = torch.stack([torch.from_numpy(render(scene)).float() / 255 for scene in scenes])
+    given = {"folder": ["demo scenes (200)"], "negatives": ["auto"], "size": [128]}
+    parts = [json.dumps(each.parts) for each in prompts]
+    data, sheet = (
+        node(TrainingData).execute(images=[pictures[:2], pictures[2:]], parts=parts, **given).result
+    )
+    assert [row.caption for row in data.matching] == shown
+    assert [row.negative_images for row in data.matching] == [("1",), (), ("3",), ()]
+    assert data.matching[1].negative_captions == (texts[0],)
+    assert data.matching[0].negative_captions and len(data.grounding) == 6
+    assert sheet.ndim == 4
+    again, _ = (
+        node(TrainingData)
+        .execute(images=[pictures], parts=[parts[0], parts[0], parts[1], parts[1]], **given)
+        .result
+    )
+    assert again.digest() == data.digest()
+    for wrong, said in (
+        ({"captions": ["one"], "parts": parts}, "captions too: wire the pictures"),
+        ({"images": None, "parts": parts}, "no images: wire the pictures"),
+        ({"parts": ["{", "{"]}, "expected parts as JSON, as DPT Scene Prompts gives them"),
+        ({"parts": parts[:1] * 3}, "the parts of each image.*4 images, 3 parts"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            node(TrainingData).execute(**{"images": [pictures[:2], pictures[2:]], **given, **wrong})
 
 
 def test_what_cannot_be_trained(output):

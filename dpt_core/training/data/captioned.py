@@ -6,6 +6,7 @@ each; its subfolders may be named `10_anything`, after the number of times that 
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -139,18 +140,30 @@ def _grounding(
 ) -> list[GroundingRow]:
     named: dict[str, list[tuple[float, ...]]] = {}
     for box in boxes:
-        try:
-            sides = tuple(float(box[key]) for key in ("x", "y", "width", "height"))
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(
-                f"{where}: expected boxes with x, y, width and height in pixels; got {box!r}. Wire "
-                "the BOUNDING_BOX output of a detector"
-            ) from error
+        sides, label = box_of(box, where)
         if min(sides[2:]) > 0:
-            more = box.get("metadata")
-            label = box.get("label") or (more.get("label") if isinstance(more, Mapping) else None)
-            named.setdefault(str(label or caption), []).append(sides)
+            named.setdefault(label or caption, []).append(sides)
     return [
         GroundingRow(name, words, tuple(each), (((0, len(words)),),) * len(each), where)
         for words, each in named.items()
     ]
+
+
+def box_of(box: Mapping[str, Any], where: str) -> tuple[tuple[float, ...], str]:
+    """A detector's box: (x, y, width, height) in pixels, and its label, "" where it has none.
+
+    Raises:
+        DataError: it is none.
+    """
+    try:
+        sides = tuple(float(box[key]) for key in ("x", "y", "width", "height"))
+        if not all(map(math.isfinite, sides)):
+            raise ValueError("not finite")
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{where}: expected boxes with x, y, width and height in pixels; got {box!r}. Wire "
+            "the BOUNDING_BOX output of a detector"
+        ) from error
+    more = box.get("metadata")
+    label = box.get("label") or (more.get("label") if isinstance(more, Mapping) else None)
+    return sides, str(label or "")
