@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import random
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -20,9 +19,8 @@ from einops import rearrange
 
 from ...dpt_core.fingerprints import fingerprint
 from ...dpt_core.training.adapter_run import AdapterRun, Trained
-from ...dpt_core.training.data.images import Picture, PictureSource
 from ...dpt_core.training.data.rows import CaptionedPictures
-from ...dpt_core.training.features import in_shards
+from ...dpt_core.training.latents import EncodedPictures, encode_all
 from ...dpt_core.training.loop import Interrupted
 from ...dpt_core.training.observer import Observer
 from ...dpt_core.training.recipe import RunSettings
@@ -39,9 +37,6 @@ LossMapIO = io.Custom("LOSS_MAP")
 
 RUNS = "dpt"
 """Folder of runs, in the host's output folder."""
-
-LATENTS_AT_ONCE = 8
-"""Pictures that the VAE encodes together, and that a file keeps."""
 
 MEMORY, DISK = 0.5, 0.8
 """Shares of what is free that kept features may take."""
@@ -73,26 +68,6 @@ class OnNode(Observer):
     def drawn(self, picture: Any) -> None:
         bar = self._bar
         bar.update_absolute(bar.current, bar.total, ("JPEG", picture, max(picture.size)))
-
-
-class EncodedPictures:
-    """Latents in place of pictures, in half precision (a `PictureSource`).
-
-    Args:
-        pictures: the pictures.
-        latents: by name, with the sizes of the pictures.
-    """
-
-    def __init__(self, pictures: PictureSource, latents: Mapping[str, Picture]) -> None:
-        self.folder, self.size = pictures.folder, pictures.size
-        self._pictures, self._latents = pictures, latents
-
-    def __call__(self, name: str, where: str, rng: random.Random | None = None) -> Picture:
-        latent, width, height = self._latents[name]
-        return Picture(latent.float(), width, height)
-
-    def bytes_of(self, name: str, where: str) -> int:
-        return self._pictures.bytes_of(name, where)
 
 
 def train_adapter(
@@ -136,7 +111,7 @@ def train_on(
     trained: list[Trained] = []
     try:
         with torch.inference_mode(False):
-            latents = encode_all(vae, data, folder / "latents", observer)
+            latents = encode_all(partial(_encoded, vae), data, folder / "latents", observer)
         texts = HostTexts(encode, backbone_of(model.model), folder / "texts")
         encode_texts(texts, data.texts(), observer)
         encoded = data.with_images(EncodedPictures(data.images, latents))
@@ -156,38 +131,6 @@ def train_on(
     return trained[0]
 
 
-def encode_all(
-    vae: Any, data: CaptionedPictures, folder: Path, observer: Observer
-) -> dict[str, Picture]:
-    """Latents of all pictures by name, `[C, h, w]` float16; kept in a folder named by the data."""
-    names = data.names()
-    listed, total = list(names), len(names)
-
-    def make(indices: range) -> dict[str, torch.Tensor]:
-        if observer.stopped():
-            raise Interrupted("stopped while encoding pictures")
-        some = [listed[index] for index in indices]
-        read = [data.images(name, names[name], None) for name in some]
-        pictures = torch.stack([each.tensor for each in read])
-        sizes = torch.tensor([[each.width, each.height] for each in read])
-        with torch.inference_mode():
-            pixels = rearrange(pictures, "b c h w -> b h w c") / 2 + 0.5
-            latents = encode_pictures(vae, pixels).half().cpu()
-        return {"latents": latents.clone(), "sizes": sizes}
-
-    def progress(done: int) -> None:
-        observer.progress(f"encoding pictures: {done} of {total}", done, total)
-
-    place = folder / data.digest()
-    shards = in_shards(place, total, LATENTS_AT_ONCE, make, progress)
-    read = [
-        Picture(latent, *size)
-        for shard in shards
-        for latent, size in zip(shard["latents"], shard["sizes"].tolist(), strict=True)
-    ]
-    return dict(zip(listed, read, strict=True))
-
-
 def encode_texts(texts: HostTexts, wanted: Sequence[str], observer: Observer) -> None:
     """Encode texts before the model is loaded: the text encoder needs its place."""
     for done, text in enumerate(wanted, start=1):
@@ -195,6 +138,11 @@ def encode_texts(texts: HostTexts, wanted: Sequence[str], observer: Observer) ->
             raise Interrupted("stopped while encoding texts")
         texts.add(text)
         observer.progress(f"encoding texts: {done} of {len(wanted)}", done, len(wanted))
+
+
+def _encoded(vae: Any, pictures: torch.Tensor) -> torch.Tensor:
+    with torch.inference_mode():
+        return encode_pictures(vae, rearrange(pictures, "b c h w -> b h w c") / 2 + 0.5)
 
 
 def model_digest(model: Any) -> str:

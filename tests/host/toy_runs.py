@@ -11,12 +11,12 @@ from dpt_pack.dpt_core.training.adapter_run import AdapterRun, Trained
 from dpt_pack.dpt_core.training.data.captioned import from_lists
 from dpt_pack.dpt_core.training.data.images import Picture
 from dpt_pack.dpt_core.training.data.rows import CaptionedPictures
+from dpt_pack.dpt_core.training.latents import EncodedPictures
 from dpt_pack.dpt_core.training.observer import Observer
 from dpt_pack.dpt_core.training.recipe import RunSettings
 from dpt_pack.nodes.host.backbones.registry import backbone_of
 from dpt_pack.nodes.host.passes import with_passes
 from dpt_pack.nodes.host.text_store import HostTexts
-from dpt_pack.nodes.host.training import EncodedPictures
 from tiny_models import tiny_model, tiny_text
 from tiny_transformers import shape_for, text_for, tiny_transformer
 
