@@ -33,7 +33,7 @@ TRANSFORMER = {
     "qk_norm": "rms_norm",
 }
 ADAPTER = replace(
-    model.ADAPTER, in_channels=64 * HEADS, tap="block4", patch=1, text="pooled", family="sd3"
+    model.ADAPTER, in_channels=64 * HEADS, tap="block3", patch=1, text="pooled", family="sd3"
 )
 SCHEDULER = {"num_train_timesteps": 1000, "shift": SHIFT}
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..backbones.registry import network_name
 from ..diffusers import text_vectors
 from ..generation import Sampling, generate
 from ..reading import watching_scores
@@ -46,7 +47,7 @@ def compare(
     """Draw a prompt plainly, and with LoRA and self-correction.
 
     Args:
-        models: what draws, of Stable Diffusion 1.x or 2.x.
+        models: what draws.
         prompt: the prompt.
         caption: what the judge looks for.
         seeds: one per picture.
@@ -56,7 +57,8 @@ def compare(
     prompts = [prompt] * len(seeds)
     text = text_vectors(models.plain, prompts, models.adapter.config.text)
     reader = copy.copy(models.tuned)
-    reader.register_modules(unet=copy.deepcopy(models.tuned.unet))
+    network = network_name(reader)
+    reader.register_modules(**{network: copy.deepcopy(getattr(models.tuned, network))})
     kinds = {"plain": (False, sampling.plain), "with DPT": (True, sampling)}
     for title, (lora, how) in kinds.items():
         pipeline = models.pipeline(lora)

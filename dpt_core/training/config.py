@@ -23,6 +23,8 @@ class LoopConfig:
         learning_rate: after warm-up.
         schedule: a schedule of `transformers.get_scheduler` ("constant_with_warmup", "cosine", …).
         warmup: steps of linear warm-up.
+        cosine_part: share of the schedule "cosine" that is gone through; with 0.5 the rate ends at
+            half of its height.
         betas, epsilon, weight_decay: of AdamW.
         max_norm: gradients are clipped to this norm.
         precision: "no", "fp16" or "bf16".
@@ -42,6 +44,7 @@ class LoopConfig:
     learning_rate: float = 1e-4
     schedule: str = "constant_with_warmup"
     warmup: int = 0
+    cosine_part: float = 1.0
     betas: tuple[float, float] = (0.9, 0.999)
     epsilon: float = 1e-8
     weight_decay: float = 1e-2
@@ -64,6 +67,8 @@ class LoopConfig:
         for name in ("learning_rate", "epsilon", "max_norm"):
             if not 0 < getattr(self, name) < math.inf:  # NaN is not, either
                 raise ValueError(f"{name} must be finite and above 0; got {getattr(self, name)}")
+        if not 0 < self.cosine_part <= 1:
+            raise ValueError(f"cosine_part must be in (0, 1]; got {self.cosine_part}")
         if not 0 <= self.weight_decay < math.inf:
             raise ValueError(f"weight_decay must be finite, at least 0; got {self.weight_decay}")
         if not all(0 <= beta < 1 for beta in self.betas):

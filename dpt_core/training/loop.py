@@ -123,7 +123,10 @@ class TrainingRun:
         self._accelerator = _accelerator(config) if alone is None else Alone(alone, config)
         self._trained = [value for value in task.parameters() if value.requires_grad]
         optimizer = new_optimizer(task, config)
-        self._schedule = get_scheduler(config.schedule, optimizer, config.warmup, config.steps)
+        more = {"num_cycles": config.cosine_part / 2} if config.schedule == "cosine" else None
+        self._schedule = get_scheduler(
+            config.schedule, optimizer, config.warmup, config.steps, more
+        )
         self._task, self._optimizer = self._accelerator.prepare(task, optimizer)
         self._average = self._new_average()
         scaler = self._accelerator.scaler

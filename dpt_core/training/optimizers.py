@@ -54,8 +54,7 @@ def new_optimizer(task: nn.Module, config: LoopConfig) -> torch.optim.Optimizer:
         return torch.optim.AdamW([each for _, each in trained], **_adamw(config))
     groups: tuple[list[nn.Parameter], ...] = [], []
     for name, each in trained:
-        inside = "blocks." in name or "layers." in name
-        matrix = each.ndim == 2 and inside and "norm" not in name
+        matrix = each.ndim == 2 and "blocks." in name and "norm" not in name
         groups[0 if matrix else 1].append(each)
     return MuonAndAdamW(*groups, config)
 

@@ -27,7 +27,7 @@ COMMANDS = [
     ("demo",), ("generate",), ("score",), ("convert",), ("evaluate", "shapes"),
     ("evaluate", "sweep"), ("evaluate", "direction"), ("evaluate", "generation"),
     ("evaluate", "discrimination"),
-    ("train", "probing"), ("train", "tuning"), ("train", "demo"),
+    ("train", "adapter"), ("train", "probing"), ("train", "tuning"), ("train", "demo"),
 ]  # fmt: skip
 CORRECTING = [("demo",), ("generate",), ("evaluate", "shapes"), ("evaluate", "sweep"),
               ("evaluate", "generation")]  # fmt: skip

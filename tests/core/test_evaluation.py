@@ -17,6 +17,7 @@ from PIL import Image
 
 from dpt_core import METHOD_VERSION
 from dpt_core.correction import PRESETS, Correction
+from dpt_core.demo.architectures import ARCHITECTURES
 from dpt_core.demo.load import CHECKPOINT, load_demo
 from dpt_core.diffusers import text_vectors
 from dpt_core.evaluation.arms import STANDARD, Arm, Ways, arm_of, choose_arms, draw
@@ -518,12 +519,23 @@ def test_the_fingerprint_covers_every_part_that_draws(part):
 # Commands
 
 
-def test_demo_writes_one_picture(weights, tmp_path):
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_demo_writes_one_picture(weights, tmp_path, architecture):
     out = tmp_path / "new" / "demo.png"
-    said = invoke("demo", "a red circle", "--count", 1, "--steps", 2,
-                  "--weights", weights, "--out", out)  # fmt: skip
+    said = invoke("demo", "a red circle", "--count", 1, "--steps", 2, "--weights", weights,
+                  "--architecture", architecture, "--out", out)  # fmt: skip
     assert "0 of 1" in said and str(out) in said
     assert Image.open(out).size[0] >= 500
+
+
+def test_the_transformer_is_evaluated_by_the_same_command(weights, tmp_path):
+    said = invoke("evaluate", "shapes", tmp_path, "--architecture", "dit", "--weights", weights,
+                  "--prompts", 2, "--steps", 2, "--draws", 1, "--arm", "base", "--arm", "balanced",
+                  "--arm", "balanced+search-2")  # fmt: skip
+    assert "balanced search of 2" in said and "table.md" in said
+    arms = json.loads((tmp_path / "results.json").read_text())["arms"]
+    base, balanced, search = (each["cost"] for each in arms)
+    assert base == 1 < balanced < search
 
 
 def test_two_processes_share_a_comparison(weights, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from benchmark_runs import in_two_processes
 from toy_training import CONFIG, Noise, Regression, losses
 
 from dpt_core.training.config import LoopConfig
-from dpt_core.training.loop import Batches, Interrupted, train
+from dpt_core.training.loop import Batches, Interrupted, TrainingRun, train
 
 
 def test_resumed_run_ends_like_an_unbroken_one(tmp_path):
@@ -71,6 +72,21 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
 def test_impossible_settings(field):
     with pytest.raises(ValueError, match=f"{field} must be at least 1"):
         LoopConfig(**{"steps": 1, "batch_size": 1, field: 0})
+
+
+def test_half_of_a_cosine_is_the_beginning_of_a_whole_one(tmp_path):
+    rates = {}
+    for name, steps, part in (("whole", 22, 1.0), ("half", 12, 0.5)):  # two of them warm up
+        config = replace(CONFIG, steps=steps, schedule="cosine", cosine_part=part)
+        run = TrainingRun(Regression(), config, tmp_path / name, {})
+        rates[name] = []
+        for _ in range(12):
+            rates[name].append(run._optimizer.param_groups[0]["lr"])
+            run._schedule.step()
+    assert rates["half"] == pytest.approx(rates["whole"][:12], abs=1e-12)
+    assert rates["half"][-1] > CONFIG.learning_rate / 2
+    with pytest.raises(ValueError, match="cosine_part must be in"):
+        replace(CONFIG, cosine_part=0.0)
 
 
 LAUNCHED = """

@@ -30,7 +30,7 @@ def small(monkeypatch):
     few(monkeypatch)
 
 
-@pytest.mark.parametrize(("architecture", "tap"), [(UNET, "up2"), (DIT, "block4")])
+@pytest.mark.parametrize(("architecture", "tap"), [(UNET, "up2"), (DIT, "block3")])
 def test_the_same_adapter(architecture, tap, tmp_path):
     """From the same seeds: the features are the same up to rounding, and from the same features the
     adapter is."""
