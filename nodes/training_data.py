@@ -7,7 +7,7 @@ from typing import Any
 import folder_paths
 from comfy_api.latest import io
 
-from ..dpt_core.demo.scenes import demo_scenes
+from ..dpt_core.demo.scenes import demo_scenes, shapes_boxes
 from ..dpt_core.negatives import hard_negatives
 from ..dpt_core.plots import drawn
 from ..dpt_core.training.data.captioned import from_lists, read_folder
@@ -174,7 +174,8 @@ def read_drawn(
             "parts"
         ) from error
     pictures = [each[0, ..., :3] for each in split_images(images)]
-    found = from_drawn(pictures, said, None if boxes is None else boxes_of(boxes), size)
+    seen = shapes_boxes(pictures, said) if boxes is None else boxes_of(boxes)
+    found = from_drawn(pictures, said, seen, size)
     told = f"; {found.right} show their prompt, {found.wrong} do not, {found.unread} left out"
     return found.data, told
 

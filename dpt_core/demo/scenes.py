@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
-from ..shapes.caption import phrase
+import numpy as np
+import torch
+
+from ..shapes.caption import COLOURS, SHAPES, phrase
+from ..shapes.judge import read
 from ..shapes.pairs import TRAINING_SEED, ScenePair, pair_captions, scene_pair
 from ..shapes.scene import CANVAS, render
 from ..training.data.datasets import GroundingRow, MatchingRow
+from ..training.data.drawn import prompts_of, words_of
+from ..training.data.examples import DataError
 from ..training.data.images import Picture
 from ..training.data.rows import CaptionedPictures
 from .datasets import to_tensor
@@ -53,6 +61,41 @@ def demo_scenes(count: int) -> CaptionedPictures:
             spans = (((0, len(words)),),) * len(boxes)
             grounding.append(GroundingRow(name, words, boxes, spans, where))
     return CaptionedPictures(tuple(matching), tuple(grounding), ScenePictures())
+
+
+def shapes_boxes(
+    pictures: Sequence[torch.Tensor], parts: Sequence[Mapping[str, Any]]
+) -> list[list[dict[str, Any]] | None]:
+    """What a detector would find in pictures of the shapes world; None for a malformed one.
+
+    Args:
+        pictures: `[H, W, 3]` each, in [0, 1].
+        parts: what the prompts consist of.
+
+    Raises:
+        DataError: they are of another world.
+    """
+    words = words_of(prompts_of(parts))
+    others = sorted(words.things - set(SHAPES)) or sorted(words.attributes - set(COLOURS))
+    if others:
+        raise DataError(
+            "without boxes only pictures of the shapes world can be read; these prompts name "
+            f"{', '.join(others[:3])}. Wire a detector's boxes"
+        )
+    return [_boxes(picture.cpu().float().numpy()) for picture in pictures]
+
+
+def _boxes(picture: np.ndarray) -> list[dict[str, Any]] | None:
+    height, width = picture.shape[:2]
+    found = []
+    for each in read(picture):
+        if each.shape is None or each.colour is None:
+            return None
+        x, y, w, h = each.box
+        sides = {"x": width * (x - w / 2), "y": height * (y - h / 2)}
+        sides |= {"width": width * w, "height": height * h}
+        found.append({**sides, "label": f"{each.colour} {each.shape}"})
+    return found
 
 
 @lru_cache(maxsize=512)

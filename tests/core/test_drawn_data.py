@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from dpt_core.demo.scenes import shapes_boxes
 from dpt_core.scene_prompts import SceneWords, put_together, scene_prompts
 from dpt_core.shapes.caption import COLOURS, SHAPES, hard_negative, parse
 from dpt_core.shapes.judge import judge
@@ -103,7 +104,7 @@ def test_the_shapes_world_agrees_with_its_judge():
             truths.append(judge(pictures[-1], caption).holds)
             texts.append(prompt.text)
     tensors = [torch.from_numpy(each).float() / 255 for each in pictures]
-    found = from_drawn(tensors, parts, None, 128)
+    found = from_drawn(tensors, parts, shapes_boxes(tensors, parts), 128)
     assert found.right + found.wrong >= 110
     for row in found.data.matching:
         index = int(row.image)
@@ -118,8 +119,7 @@ def test_the_shapes_world_agrees_with_its_judge():
 @pytest.mark.parametrize(
     ("parts", "boxes", "said"),
     [
-        ([DOG_CAR.parts], None, "without boxes only .* name car, dog. Wire a detector's boxes"),
-        ([], None, "the parts of each image.*1 images, 0 parts"),
+        ([], [[]], "the parts of each image.*1 images, 0 parts"),
         ([DOG_CAR.parts], [], "1 images, 1 parts and boxes of 0 images"),
         ([{"phrases": "no"}], [[]], "parts of image 1: expected what DPT Scene Prompts gives"),
         ([{"phrases": [], "relations": []}], [[]], "expected things and one relation"),
@@ -131,3 +131,8 @@ def test_the_shapes_world_agrees_with_its_judge():
 def test_what_cannot_be_read(parts, boxes, said):
     with pytest.raises(DataError, match=said):
         from_drawn([torch.ones(SIZE, SIZE, 3)], parts, boxes, SIZE)
+
+
+def test_other_worlds_need_a_detector():
+    with pytest.raises(DataError, match="name car, dog. Wire a detector's boxes"):
+        shapes_boxes([torch.ones(SIZE, SIZE, 3)], [DOG_CAR.parts])

@@ -124,6 +124,9 @@ class Bars:
 
     def progress(self, what: str, done: int, total: int) -> None:
         kind = what.split()[0].rstrip(":")
+        if kind == "step":  # the training loop has a bar of its own
+            self._bars.stop()
+            return
         if kind not in self._tasks:
             self._tasks[kind] = self._bars.add_task(what, total=total)
         self._bars.update(self._tasks[kind], description=what, completed=done, total=total)

@@ -17,8 +17,6 @@ import torch
 from ...colour_names import base_colour, colour_share
 from ...english.nouns import singular
 from ...scene_prompts import ScenePrompt, put_together
-from ...shapes.caption import COLOURS, SHAPES
-from ...shapes.judge import read
 from .captioned import ListedPictures, box_of
 from .datasets import GroundingRow, MatchingRow
 from .examples import DataError
@@ -75,7 +73,7 @@ class DrawnData(NamedTuple):
 def from_drawn(
     pictures: Sequence[torch.Tensor],
     parts: Sequence[Mapping[str, Any]],
-    boxes: Sequence[Sequence[Mapping[str, Any]]] | None,
+    boxes: Sequence[Sequence[Mapping[str, Any]] | None],
     size: int,
 ) -> DrawnData:
     """Training data of pictures that were drawn for known prompts.
@@ -85,40 +83,42 @@ def from_drawn(
         parts: what the prompt of each consists of (:class:`~dpt_core.scene_prompts.ScenePrompt`).
         boxes: for each picture what a detector found, `{x, y, width, height}` in pixels, with a
             `label`; a label may name an attribute, otherwise colours are taken from the pixels.
-            None for prompts of the shapes world, which are read without a detector.
+            None for a picture of which nobody can tell.
         size: side of the squares that pictures become, in pixels.
 
     Raises:
-        DataError: the lists are of different lengths, parts are none, no box can be read, or a
-            detector is needed.
+        DataError: the lists are of different lengths, parts are none, or no box can be read.
     """
-    if len(parts) != len(pictures) or (boxes is not None and len(boxes) != len(pictures)):
-        counts = f"{len(pictures)} images, {len(parts)} parts"
-        counts += "" if boxes is None else f" and boxes of {len(boxes)} images"
-        raise DataError(f"expected the parts of each image, and its boxes if any; got {counts}")
-    prompts = [_prompt(each, index) for index, each in enumerate(parts)]
-    words = _words(prompts)
-    if boxes is None and not (words.things <= set(SHAPES) and words.attributes <= set(COLOURS)):
-        others = sorted(words.things - set(SHAPES)) or sorted(words.attributes - set(COLOURS))
-        raise DataError(
-            "without boxes only pictures of the shapes world can be read; these prompts name "
-            f"{', '.join(others[:3])}. Wire a detector's boxes"
-        )
+    if not len(parts) == len(boxes) == len(pictures):
+        counts = f"{len(pictures)} images, {len(parts)} parts and boxes of {len(boxes)} images"
+        raise DataError(f"expected the parts of each image, and its boxes; got {counts}")
+    prompts = prompts_of(parts)
+    words = words_of(prompts)
     read_as, states = [], []
     for index, (picture, prompt) in enumerate(zip(pictures, prompts, strict=True)):
         array = (picture.cpu().float().numpy() * 255).round().clip(0, 255).astype(np.uint8)
-        if boxes is None:
-            seen = _shapes(array)
-        else:
-            seen = _detected(array, boxes[index], words, f"image {index + 1}")
+        found, seen = boxes[index], None
+        if found is not None:
+            seen = _detected(array, found, words, f"image {index + 1}")
         states.append(_state(seen, prompt, array.shape))
         read_as.append(seen)
     return _rows(pictures, prompts, read_as, states, size)
 
 
-class _Words(NamedTuple):
+class Words(NamedTuple):
+    """What prompts name."""
+
     things: set[str]
     attributes: set[str]
+
+
+def prompts_of(parts: Sequence[Mapping[str, Any]]) -> list[ScenePrompt]:
+    """The prompts that consist of such parts.
+
+    Raises:
+        DataError: they are none.
+    """
+    return [_prompt(each, index) for index, each in enumerate(parts)]
 
 
 def _prompt(parts: Any, index: int) -> ScenePrompt:
@@ -137,30 +137,18 @@ def _prompt(parts: Any, index: int) -> ScenePrompt:
     return put_together(things, relations[0] if relations else None)
 
 
-def _words(prompts: Sequence[ScenePrompt]) -> _Words:
+def words_of(prompts: Sequence[ScenePrompt]) -> Words:
+    """What prompts name together."""
     phrases = [each for prompt in prompts for each in prompt.parts["phrases"]]
-    return _Words({each["thing"] for each in phrases}, {_attribute(each) for each in phrases})
+    return Words({each["thing"] for each in phrases}, {_attribute(each) for each in phrases})
 
 
 def _attribute(phrase: Mapping[str, Any]) -> str:
     return " ".join(each["text"] for each in phrase["attributes"])
 
 
-def _shapes(picture: np.ndarray) -> list[Seen] | None:
-    """Things of the shapes world; None where something is malformed."""
-    height, width = picture.shape[:2]
-    found = []
-    for each in read(picture):
-        if each.shape is None or each.colour is None:
-            return None
-        x, y, w, h = each.box
-        sides = (width * (x - w / 2), height * (y - h / 2), width * w, height * h)
-        found.append(Seen(each.shape, each.colour, sides))
-    return found
-
-
 def _detected(
-    picture: np.ndarray, boxes: Sequence[Mapping[str, Any]], words: _Words, where: str
+    picture: np.ndarray, boxes: Sequence[Mapping[str, Any]], words: Words, where: str
 ) -> list[Seen]:
     """What a detector found of the things that any prompt names."""
     found = []
