@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import comfy.sample
 import comfy.samplers
@@ -15,9 +16,10 @@ from dpt_pack.dpt_core.demo import load as diffusers_side
 from dpt_pack.dpt_core.demo import transformer
 from dpt_pack.dpt_core.demo.architectures import DIT
 from dpt_pack.dpt_core.diffusers import self_correcting, text_vectors
+from dpt_pack.nodes import demo_model
 from dpt_pack.nodes.host.demo import load_demo
 from dpt_pack.nodes.host.encode import encode_prompt
-from runs import call, corrected
+from runs import call, corrected, sample
 
 from nodes import EmptyLatentImage, VAEDecode
 
@@ -103,3 +105,22 @@ def test_same_picture_on_the_same_schedule(host, pipeline, correction):
     assert drawn.shape == (1, 128, 128, 3)
     assert psnr(drawn.numpy(), expected) >= 60
     assert psnr(picture(pipeline, SEED + 1), expected) < 40
+
+
+def test_the_node_gives_it(folder, monkeypatch):
+    """As a user wires it: another sampler, a batch, and a search."""
+    monkeypatch.setattr(demo_model, "load_demo", partial(load_demo, folder))
+    model, clip, vae, adapter = demo_model.DemoModel.execute("dit").result
+    assert adapter.config == transformer.ADAPTER
+    latent = call(EmptyLatentImage, width=128, height=128, batch_size=2)
+    run = {"positive": encode_prompt(clip, PROMPT), "negative": encode_prompt(clip, "")}
+    run |= {"latent": latent, "steps": 4, "sampler": "dpmpp_2m"}
+    plain = sample(model, **run)
+    changed, scores = corrected(model, adapter, strength=5.0, step="annealed")
+    moved = sample(changed, **run)
+    assert plain.shape == moved.shape == (2, 4, 16, 16) and moved.isfinite().all()
+    assert not torch.equal(plain, moved) and len(scores) == 4
+    assert vae.decode(moved).isfinite().all()
+    other, *_ = demo_model.DemoModel.execute().result
+    with pytest.raises(ValueError, match="sd3"):
+        corrected(other, adapter)
