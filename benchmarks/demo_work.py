@@ -14,7 +14,7 @@ from dpt_core.backbones.base import BackboneCall, read_features
 from dpt_core.backbones.registry import backbone_of
 from dpt_core.demo import model
 from dpt_core.demo.datasets import ShapesDenoising, ShapesGrounding, ShapesMatching
-from dpt_core.demo.denoiser import DenoiserTask
+from dpt_core.demo.denoiser import DenoiserTask, leaning
 from dpt_core.demo.load import load_demo
 from dpt_core.diffusers import score_function
 from dpt_core.reading import alignment_scores, encode_pictures
@@ -57,7 +57,7 @@ def denoising(device: str, batch: int = 16) -> dict[str, Run]:
     unet = pipeline.unet.requires_grad_(True).train()
     data = ShapesDenoising(torch.randn(batch, 2, 4, 16, 16))
     examples = [data[index] for index in range(batch)]
-    task = DenoiserTask(unet, lambda texts: backbone.read(texts).context, backbone.scheduler)
+    task = DenoiserTask(backbone, leaning(1.0))
     latents = torch.stack([example.latent for example in examples]).to(device)
     context = backbone.read([example.caption for example in examples]).context
     timesteps = torch.arange(batch, device=device)

@@ -33,7 +33,7 @@ class DemoModel(io.ComfyNode):
                 io.Vae.Output(display_name="vae", tooltip="Its autoencoder."),
                 AdapterIO.Output(
                     display_name="adapter",
-                    tooltip="Adapter trained on this model, and the UNet's LoRA.",
+                    tooltip="Trained on this model; the UNet's has a LoRA.",
                 ),
             ],
             **search_aliases("DPT demo", "try without download", "prompt adherence"),
