@@ -61,11 +61,12 @@ class TrainAdapter(io.ComfyNode):
         settings = RunSettings(**settings | {"tap": settings["tap"].strip()})
         node = cls.hidden.unique_id
         trained = train_adapter(model, clip, vae, data, settings, run_name, node)
-        last, config = trained.history[-1], trained.checkpoint.config
+        best, config = trained.best, trained.checkpoint.config
         show(
             node,
-            f"done: tap {config.tap}, right text above wrong {last['itm']:.0%}, right picture "
-            f"{last['itm_images']:.0%}, AUC {last['auc']:.2f} on held-out pictures",
+            f"done: tap {config.tap}, right text above wrong {best['itm']:.0%}, right picture "
+            f"{best['itm_images']:.0%}, AUC {best['auc']:.2f} on held-out pictures, after step "
+            f"{best['step']} of {len(trained.rows)}",
         )
         adapter = managed(run_name, trained.checkpoint)
         return io.NodeOutput(adapter, losses_of(trained.rows), to_image(trained.picture))

@@ -2,7 +2,10 @@
 
 A run lives in a folder: `settings.json`, `taps.json` (the trial), `kept.json` (how much is kept),
 `held-out` and `features` (deleted in the end), `training-N` (:mod:`.loop`, with batches of N),
-`held-out.json` and `adapter.safetensors`.
+`held-out.json`, `best.safetensors` and `adapter.safetensors`.
+
+What is kept are the weights that told held-out pictures best: with little data an adapter learns
+them by heart before it is done.
 """
 
 from __future__ import annotations
@@ -18,13 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from torch.utils.data import Dataset
 
 from ..adapter import DiscriminativeAdapter
 from ..backbones.prompts import moments_of
 from ..checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from ..files import write_json
+from ..files import write_json, write_tensors
 from ..plots import drawn
 from .data.images import PictureSource
 from .data.rows import CaptionedPictures, split_held_out
@@ -49,8 +53,9 @@ from .whitening import whitened_input
 
 logger = logging.getLogger(__name__)
 
-SETTINGS, TRIAL, PLAN, HISTORY, CHECKPOINT = (
-    "settings.json", "taps.json", "kept.json", "held-out.json", "adapter.safetensors",
+SETTINGS, TRIAL, PLAN, HISTORY, BEST, CHECKPOINT = (
+    "settings.json", "taps.json", "kept.json", "held-out.json", "best.safetensors",
+    "adapter.safetensors",
 )  # fmt: skip
 
 READ_AT = 500
@@ -71,12 +76,14 @@ class Trained:
         checkpoint: the adapter.
         rows: losses by step.
         history: figures of the held-out examples by step.
+        best: that of the weights that are kept.
         picture: the report, a PIL image.
     """
 
     checkpoint: Checkpoint
     rows: Sequence[Mapping[str, float]]
     history: Sequence[Mapping[str, float]]
+    best: Mapping[str, float]
     picture: Any
 
 
@@ -254,6 +261,8 @@ class AdapterRun:
             now = figures(scores(task.adapter, self._kept))
             history[:] = [each for each in history if each["step"] < int(path.stem)]
             history.append({"step": int(path.stem), **now._asdict()})
+            if self._best(history) is history[-1]:
+                write_tensors(self.folder / BEST, task.adapter.state_dict())
             write_json(self.folder / HISTORY, history)
             picture = self._report(task.adapter, rows, history)
             picture.save(path, format="png")
@@ -273,6 +282,19 @@ class AdapterRun:
             task, data, self.settings.chosen.loop(self.settings, batch), folder,
             collate=collate, preview=preview, alone=self.source.device, watch=watch,
         )  # fmt: skip
+        if (self.folder / BEST).exists():  # there is none where nothing could be drawn
+            task.adapter.load_state_dict(load_file(self.folder / BEST))
+
+    def _best(self, history: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
+        """The row of the weights to keep. Those where a run was stopped do not count: it would end
+        otherwise than one that was not."""
+        settings = self.settings
+        every = settings.chosen.loop(settings, settings.batch_size).save_every
+        regular = [
+            each for each in history
+            if each["step"] % every == 0 or each["step"] == settings.steps
+        ]  # fmt: skip
+        return max(regular, key=lambda each: each["auc"], default={})
 
     def _history(self) -> list[dict[str, float]]:
         path = self.folder / HISTORY
@@ -294,7 +316,7 @@ class AdapterRun:
             picture = Image.open(path).convert("RGB")
         else:  # it could not be drawn
             picture = drawn(report, "", rows, history, [], self.pictures)
-        return Trained(checkpoint, rows, history, picture)
+        return Trained(checkpoint, rows, history, self._best(history), picture)
 
 
 class LiveTask(ProbingTask):

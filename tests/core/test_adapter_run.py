@@ -15,9 +15,10 @@ from dpt_core.training import adapter_run, kept
 from dpt_core.training.adapter_run import AdapterRun
 from dpt_core.training.config import LoopConfig
 from dpt_core.training.features import NoisedExamples, read_batch
-from dpt_core.training.held_out import figures
+from dpt_core.training.held_out import Figures, figures
 from dpt_core.training.kept import Plan, folded, plan, strongest
 from dpt_core.training.loop import Interrupted, train
+from dpt_core.training.observer import Observer
 from dpt_core.training.recipe import RECIPES, RunSettings
 from dpt_core.training.tap_trial import choose_tap, compare_taps, parted, tried_taps
 
@@ -143,6 +144,44 @@ def test_a_run_in_fewer_channels(tmp_path, monkeypatch):
     examples = NoisedExamples(data, 3, 2)
     features = read_batch(source, ["up2"], [examples[0]])["up2"][0]
     assert found.checkpoint.adapter(features, torch.tensor([500])).query_text.isfinite().all()
+
+
+@pytest.mark.parametrize("stopped", [None, 5], ids=["at once", "stopped on the way"])
+def test_the_best_weights_are_kept(tmp_path, monkeypatch, stopped):
+    """By held-out pictures, at the run's own checkpoints: where it was stopped does not count."""
+    monkeypatch.setattr(adapter_run, "HELD_OUT", 8)
+    told = {3: 0.6, 5: 0.99, 6: 0.8, 9: 0.7, 12: 0.65}
+    seen: dict[int, torch.Tensor] = {}
+
+    def scores(adapter, kept) -> int:
+        seen[len(steps)] = adapter.query_embed.weight.clone()
+        return len(steps)
+
+    monkeypatch.setattr(adapter_run, "scores", scores)
+    monkeypatch.setattr(adapter_run, "figures", lambda step: Figures(0.5, 0.5, told[step]))
+    steps: list[str] = []
+
+    class Watch(Observer):
+        def progress(self, what: str, done: int, total: int) -> None:
+            if what.startswith("step"):
+                steps.append(what)
+
+        def stopped(self) -> bool:
+            return len(steps) == stopped and stopped not in seen
+
+    settings = RunSettings(steps=12, batch_size=4, examples=16, tap="up2", save_every=3)
+    data = demo_scenes(40)
+
+    def run() -> adapter_run.Trained:
+        return AdapterRun(Source(), data, data.images, tmp_path, settings, {}, Watch()).finish()
+
+    if stopped:
+        with pytest.raises(Interrupted):
+            run()
+    found = run()
+    assert found.best["step"] == 6 and found.history[-1]["step"] == 12
+    assert torch.equal(found.checkpoint.adapter.query_embed.weight, seen[6])
+    assert not torch.equal(seen[6], seen[12])
 
 
 def test_settings_are_checked():

@@ -95,11 +95,11 @@ def adapter(
     def train() -> Path:
         with Bars() as observer:
             trained = train_on_pipeline(backbone, made.data, settings, output, observer)
-        last, config = trained.history[-1], trained.checkpoint.config
+        best, config = trained.best, trained.checkpoint.config
         trained.picture.save(output / "report.png")
         emit(
-            f"tap {config.tap}, right text above wrong {last['itm']:.0%}, right picture "
-            f"{last['itm_images']:.0%}, AUC {last['auc']:.2f} on held-out pictures; see "
+            f"tap {config.tap}, right text above wrong {best['itm']:.0%}, right picture "
+            f"{best['itm_images']:.0%}, AUC {best['auc']:.2f} on held-out pictures; see "
             f"{output / 'report.png'}"
         )
         return output / CHECKPOINT
