@@ -176,7 +176,7 @@ def read_drawn(
     pictures = [each[0, ..., :3] for each in split_images(images)]
     seen = shapes_boxes(pictures, said) if boxes is None else boxes_of(boxes)
     found = from_drawn(pictures, said, seen, size)
-    told = f"; {found.right} show their prompt, {found.wrong} do not, {found.unread} left out"
+    told = f"; {found.right} right, {found.wrong} wrong, {found.unread} left out"
     return found.data, told
 
 
