@@ -80,14 +80,18 @@ def pretrain_denoiser(space: Workspace) -> Tensors:
     """The UNet, from random weights."""
     torch.manual_seed(SEED)
     config = space.recipe.denoiser_pretraining
-    return _train_denoiser(space, model.new_unet(), config, "denoiser_pretraining")
+    return _train_denoiser(
+        space, model.new_unet(), config, "denoiser_pretraining", leaning(space.recipe.timestep_skew)
+    )
 
 
 def finetune_denoiser(space: Workspace) -> Tensors:
     """The UNet once more from a high learning rate, in larger batches."""
     unet = space.load("denoiser_pretraining", model.new_unet())
     config = space.recipe.denoiser_finetuning
-    return _train_denoiser(space, unet, config, "denoiser_finetuning")
+    return _train_denoiser(
+        space, unet, config, "denoiser_finetuning", leaning(space.recipe.timestep_skew)
+    )
 
 
 def train_transformer(space: Workspace) -> Tensors:
@@ -104,12 +108,11 @@ def _train_denoiser(
     network: nn.Module,
     config: LoopConfig,
     run: str,
-    levels: Levels | None = None,
+    levels: Levels,
 ) -> Tensors:
     recipe = space.recipe
     backbone = space.backbone(network.train())
     backbone.network.requires_grad_(True)
-    levels = levels or leaning(recipe.timestep_skew)
     task = DenoiserTask(backbone, levels, wrong=recipe.wrong)
     data = ShapesDenoising(space.tensors("latents")["latents"])
     preview = judged_preview(backbone, space.architecture, recipe.previews, SEED + 3)

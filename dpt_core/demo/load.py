@@ -14,9 +14,6 @@ from ..checkpoint import Checkpoint, load_checkpoint
 from . import model
 from .architectures import ARCHITECTURES, UNET, architecture_of
 
-SHARED = ("vae", "text_encoder")
-"""Parts that the models of both architectures have."""
-
 CHECKPOINT = ARCHITECTURES[UNET].checkpoint
 """Adapter and LoRA of the UNet."""
 
@@ -61,7 +58,7 @@ def read_weights(part: str, folder: str | Path = model.FOLDER) -> dict[str, torc
     """Weights of one part, float32, under the names of diffusers and (bare) transformers.
 
     Args:
-        part: one of :data:`SHARED`, or the `part` of an architecture.
+        part: vae, text_encoder, or the `part` of an architecture.
         folder: where the demo's weights are.
 
     Raises:

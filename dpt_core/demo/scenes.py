@@ -91,10 +91,8 @@ def _boxes(picture: np.ndarray) -> list[dict[str, Any]] | None:
     for each in read(picture):
         if each.shape is None or each.colour is None:
             return None
-        x, y, w, h = each.box
-        sides = {"x": width * (x - w / 2), "y": height * (y - h / 2)}
-        sides |= {"width": width * w, "height": height * h}
-        found.append({**sides, "label": f"{each.colour} {each.shape}"})
+        sides = zip(("x", "y", "width", "height"), _pixels(each.box, width, height), strict=True)
+        found.append({**dict(sides), "label": f"{each.colour} {each.shape}"})
     return found
 
 
@@ -103,7 +101,9 @@ def _pair(index: int) -> ScenePair:
     return scene_pair(TRAINING_SEED, index)
 
 
-def _pixels(box: tuple[float, float, float, float]) -> tuple[float, ...]:
+def _pixels(
+    box: tuple[float, float, float, float], across: int = CANVAS, down: int = CANVAS
+) -> tuple[float, ...]:
     """Normalised (cx, cy, w, h) as (x, y, w, h) in pixels."""
-    x, y, width, height = (CANVAS * each for each in box)
+    x, y, width, height = (side * each for side, each in zip((across, down) * 2, box, strict=True))
     return x - width / 2, y - height / 2, width, height

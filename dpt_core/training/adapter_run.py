@@ -39,7 +39,7 @@ from .features import (
     NoisedExamples,
     batch_of,
 )
-from .held_out import figures, find, scores
+from .held_out import best, figures, find, scores
 from .kept import KeptExamples, Plan, folded, keep, plan, strongest
 from .loop import CHECKPOINT as STATE
 from .loop import Interrupted, train
@@ -286,15 +286,9 @@ class AdapterRun:
             task.adapter.load_state_dict(load_file(self.folder / BEST))
 
     def _best(self, history: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
-        """The row of the weights to keep. Those where a run was stopped do not count: it would end
-        otherwise than one that was not."""
         settings = self.settings
         every = settings.chosen.loop(settings, settings.batch_size).save_every
-        regular = [
-            each for each in history
-            if each["step"] % every == 0 or each["step"] == settings.steps
-        ]  # fmt: skip
-        return max(regular, key=lambda each: each["auc"], default={})
+        return best(history, every, settings.steps)
 
     def _history(self) -> list[dict[str, float]]:
         path = self.folder / HISTORY

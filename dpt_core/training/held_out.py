@@ -63,6 +63,19 @@ def figures(found: torch.Tensor) -> Figures:
     )
 
 
+def best(history: Sequence[Mapping[str, float]], every: int, last: int) -> Mapping[str, float]:
+    """The row of the weights to keep: the highest AUC; empty where there is none.
+
+    Args:
+        history: figures by step.
+        every: steps between a run's own checkpoints. Those where it was stopped do not count: it
+            would end otherwise than one that was not.
+        last: its last step.
+    """
+    regular = [row for row in history if row["step"] % every == 0 or row["step"] == last]
+    return max(regular, key=lambda row: row["auc"], default={})
+
+
 class Found(NamedTuple):
     """What the adapter finds for a phrase.
 

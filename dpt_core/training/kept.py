@@ -7,6 +7,7 @@ projection is folded back into the adapter's first map, which is linear, too.
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +32,9 @@ LARGEST = 6e4
 CHANNELS = 256
 """Channels that are kept where all do not fit."""
 
+MEMORY, DISK = 0.5, 0.8
+"""Shares of what is free that kept features may take."""
+
 LEAST = 512
 """Examples that must fit; with fewer, features are made in every step."""
 
@@ -46,6 +50,16 @@ class Plan:
 
     count: int
     channels: int | None = None
+
+
+def room(folder: Path, free: float) -> float:
+    """Bytes that kept features may take in main memory, and on the disk of a folder.
+
+    Args:
+        folder: where they would lie.
+        free: bytes of main memory that are.
+    """
+    return min(MEMORY * free, DISK * shutil.disk_usage(folder).free)
 
 
 def plan(wanted: int, values: int, channels: int, memory: float) -> Plan:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,20 +9,18 @@ import psutil
 import torch
 
 from ..backbones import autoencoders
-from ..backbones.base import read_features
+from ..backbones.base import read_features, rows_of
 from ..fingerprints import fingerprint
 from .adapter_run import AdapterRun, Trained
 from .backbone import Backbone
 from .data.rows import CaptionedPictures
+from .kept import room
 from .latents import EncodedPictures, encode_all
 from .observer import Observer
 from .recipe import RunSettings
 
 AT_ONCE = 96
 """Rows that are passed together at most."""
-
-MEMORY, DISK = 0.5, 0.8
-"""Shares of what is free that kept features may take."""
 
 
 class PipelinePasses:
@@ -59,10 +56,11 @@ class PipelinePasses:
         for rows in torch.arange(len(texts)).split(AT_ONCE):
             some = [texts[row] for row in rows]
             listed = list(dict.fromkeys(some))
-            text = self._backbone.read(listed, clean.shape[-2:], self.text)
-            own = text.select(torch.tensor([listed.index(each) for each in some]))
+            inputs = self._backbone.model.conditioning(listed, clean.shape[-2:])
+            chosen = torch.tensor([listed.index(each) for each in some])
+            own = rows_of(inputs, chosen, len(listed))
             latents, noises, at = (each[rows].to(self.device) for each in (clean, noise, levels))
-            call = self._backbone.noised(latents, noises, at, own.inputs)
+            call = self._backbone.noised(latents, noises, at, own)
             for tap in taps:
                 found[tap].append(read_features(self._backbone.model, tap, call)[0])
         return {tap: torch.cat(parts) for tap, parts in found.items()}
@@ -97,9 +95,9 @@ def train_on_pipeline(
     latents = encode_all(encode, data, folder / "latents", observer)
     encoded = data.with_images(EncodedPictures(data.images, latents))
     about = {"model": fingerprint(backbone.network, first=64), "data": data.digest()}
-    free, disk = psutil.virtual_memory().available, shutil.disk_usage(folder).free
+    memory = room(folder, psutil.virtual_memory().available)
     run = AdapterRun(
         PipelinePasses(backbone), encoded, data.images, folder, settings, about, observer,
-        min(MEMORY * free, DISK * disk),
+        memory,
     )  # fmt: skip
     return run.finish()

@@ -173,8 +173,6 @@ def _unet(weights: dict[str, torch.Tensor]) -> ModelPatcher:
 
 
 def _transformer(weights: dict[str, torch.Tensor]) -> ModelPatcher:
-    """Attention's three maps are one in the host's class, and the last layer has shift and scale in
-    another order."""
     config, last = _transformer_config(), transformer.BLOCKS - 1
     places = comfy.utils.mmdit_to_diffusers(config)
     for end in ("weight", "bias"):
@@ -182,18 +180,31 @@ def _transformer(weights: dict[str, torch.Tensor]) -> ModelPatcher:
             host = f"joint_blocks.{block}.context_block.adaLN_modulation.1.{end}"
             change = comfy.utils.swap_scale_shift if block == last else None
             places[f"transformer_blocks.{block}.norm1_context.linear.{end}"] = (host, None, change)
+    return _patcher(DemoTransformerConfig(config), in_host_names(weights, places))
+
+
+def in_host_names(
+    weights: dict[str, torch.Tensor], places: dict[str, Any]
+) -> dict[str, torch.Tensor]:
+    """Weights of a transformer of diffusers under the host's names.
+
+    Args:
+        weights: by diffusers' names; all of them.
+        places: of the host's own maps: a name, or a name with which part of it this is
+            (dimension 0, start, length), and what changes it.
+    """
     found: dict[str, torch.Tensor] = {}
-    joined: dict[str, list[tuple[int, torch.Tensor]]] = {}
+    parts: dict[str, dict[int, torch.Tensor]] = {}
     for key, value in weights.items():
         place = places[key]
         name, part, change = (*([place] if isinstance(place, str) else place), None, None)[:3]
+        value = value if change is None else change(value)
         if part is None:
-            found[name] = value if change is None else change(value)
+            found[name] = value
         else:
-            joined.setdefault(name, []).append((part[1], value))
-    for name, parts in joined.items():
-        found[name] = torch.cat([value for _, value in sorted(parts, key=lambda each: each[0])])
-    return _patcher(DemoTransformerConfig(config), found)
+            parts.setdefault(name, {})[part[1]] = value
+    whole = {name: torch.cat([each[at] for at in sorted(each)]) for name, each in parts.items()}
+    return found | whole
 
 
 def _patcher(config: Any, weights: dict[str, torch.Tensor]) -> ModelPatcher:

@@ -20,6 +20,7 @@ from einops import rearrange
 from ...dpt_core.fingerprints import fingerprint
 from ...dpt_core.training.adapter_run import AdapterRun, Trained
 from ...dpt_core.training.data.rows import CaptionedPictures
+from ...dpt_core.training.kept import room
 from ...dpt_core.training.latents import EncodedPictures, encode_all
 from ...dpt_core.training.loop import Interrupted
 from ...dpt_core.training.observer import Observer
@@ -37,9 +38,6 @@ LossMapIO = io.Custom("LOSS_MAP")
 
 RUNS = "dpt"
 """Folder of runs, in the host's output folder."""
-
-MEMORY, DISK = 0.5, 0.8
-"""Shares of what is free that kept features may take."""
 
 PAUSE = 0.5
 """Seconds between two lines on the node."""
@@ -118,8 +116,9 @@ def train_on(
         about = {"model": model_digest(model), "data": data.digest()}
 
         def work(passes: HostPasses) -> None:
+            memory = room(folder, management.get_free_memory(torch.device("cpu")))
             run = AdapterRun(
-                passes, encoded, data.images, folder, settings, about, observer, room(folder)
+                passes, encoded, data.images, folder, settings, about, observer, memory
             )
             trained.append(run.finish())
             shutil.rmtree(folder / "texts", ignore_errors=True)
@@ -155,12 +154,6 @@ def model_digest(model: Any) -> str:
 def losses_of(rows: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
     """Losses as the host's LOSS_MAP."""
     return {"loss": [row.get("total", sum(row.values()) - row["step"]) for row in rows]}
-
-
-def room(folder: Path) -> float:
-    """Bytes that features may take in main memory, and on the disk of a folder."""
-    free = management.get_free_memory(torch.device("cpu"))
-    return min(MEMORY * free, DISK * shutil.disk_usage(folder).free)
 
 
 def run_folder(run_name: str) -> Path:

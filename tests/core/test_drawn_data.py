@@ -123,6 +123,11 @@ def test_the_shapes_world_agrees_with_its_judge():
         ([DOG_CAR.parts], [], "1 images, 1 parts and boxes of 0 images"),
         ([{"phrases": "no"}], [[]], "parts of image 1: expected what DPT Scene Prompts gives"),
         ([{"phrases": [], "relations": []}], [[]], "expected things and one relation"),
+        (
+            [{**DOG_CAR.parts, "phrases": [*DOG_CAR.parts["phrases"], *DOG_CAR.parts["phrases"]]}],
+            [[]],
+            "parts of image 1: expected what DPT Scene Prompts gives",
+        ),
         ([DOG_CAR.parts], [[{"x": 1}]], "image 1: expected boxes with x, y, width and height"),
         ([DOG_CAR.parts], [[{"x": np.nan, "y": 0, "width": 1, "height": 1}]], "image 1: expected"),
         ([DOG_CAR.parts], [[]], "expected pictures whose things can be told; of 1 none"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 from dpt_pack.dpt_core.correction import PRESETS
 from dpt_pack.nodes.host.correction import with_self_correction
@@ -65,6 +66,22 @@ def corrected(model, adapter, strength: float = STRENGTH, **settings):
 def distance(actual: torch.Tensor, expected: torch.Tensor) -> float:
     """Norm of the difference over the expected norm."""
     return float((actual - expected).norm() / expected.norm())
+
+
+def psnr(actual: np.ndarray, expected: np.ndarray) -> float:
+    """Peak signal-to-noise ratio of pictures in [0, 1], in dB."""
+    return -10 * float(np.log10(np.square(actual - expected).mean() + 1e-20))
+
+
+def diffusers_picture(pipeline, prompt: str, steps: int, cfg: float, seed: int) -> np.ndarray:
+    """What a diffusers pipeline draws, `[1, H, W, 3]` in [0, 1]."""
+    return pipeline(
+        prompt,
+        num_inference_steps=steps,
+        guidance_scale=cfg,
+        generator=torch.Generator().manual_seed(seed),
+        output_type="np",
+    ).images
 
 
 def call(node, **inputs):

@@ -31,7 +31,7 @@ from dpt_pack.nodes.host.demo import load_demo, outside_its_world
 from dpt_pack.nodes.host.encode import encode_prompt
 from dpt_pack.nodes.ksampler import KSampler
 from dpt_pack.nodes.text_encode import TextEncode
-from runs import call, corrected, distance, sample
+from runs import call, corrected, diffusers_picture, distance, psnr, sample
 from tiny_models import random_lora
 from torchvision.ops import box_convert, box_iou
 
@@ -84,19 +84,8 @@ def empty_latent(batch: int = 1) -> dict:
     return call(EmptyLatentImage, width=128, height=128, batch_size=batch)
 
 
-def psnr(actual: np.ndarray, expected: np.ndarray) -> float:
-    """Peak signal-to-noise ratio of pictures in [0, 1], in dB."""
-    return -10 * float(np.log10(np.square(actual - expected).mean() + 1e-20))
-
-
-def diffusers_picture(pipeline, seed: int = SEED) -> np.ndarray:
-    return pipeline(
-        PROMPT,
-        num_inference_steps=STEPS,
-        guidance_scale=CFG,
-        generator=torch.Generator().manual_seed(seed),
-        output_type="np",
-    ).images
+def drawn(pipeline, seed: int = SEED) -> np.ndarray:
+    return diffusers_picture(pipeline, PROMPT, STEPS, CFG, seed)
 
 
 def test_same_noise_schedule(host, pipeline):
@@ -143,14 +132,14 @@ CORRECTIONS = {
 @pytest.mark.parametrize("correction", CORRECTIONS.values(), ids=CORRECTIONS)
 def test_same_picture_on_the_same_schedule(host, pipeline, correction):
     """Euler over the sigmas of the pipeline's DDIM is the same method in other words."""
-    model, expected = host.model, diffusers_picture(pipeline)
+    model, expected = host.model, drawn(pipeline)
     if correction:
         plain, (model, _) = expected, corrected(model, host.adapter, **correction)
         wanted = replace(PRESETS["published"], **correction)
         adapter = host.adapter.checkpoint.adapter
         text = text_vectors(pipeline, [PROMPT])
         with self_correcting(pipeline, adapter, text, wanted):
-            expected = diffusers_picture(pipeline)
+            expected = drawn(pipeline)
         assert psnr(plain, expected) < SAME - 10
     model_sampling = host.model.get_model_object("model_sampling")
     sigmas = model_sampling.sigma(torch.cat((pipeline.scheduler.timesteps, torch.zeros(1))))
@@ -168,7 +157,7 @@ def test_same_picture_on_the_same_schedule(host, pipeline, correction):
     picture = call(VAEDecode, samples={"samples": result}, vae=host.vae)
     assert picture.shape == (1, 128, 128, 3)
     assert psnr(picture.numpy(), expected) >= SAME
-    assert psnr(diffusers_picture(pipeline, SEED + 1), expected) < 30
+    assert psnr(drawn(pipeline, SEED + 1), expected) < 30
 
 
 def test_same_picture_from_a_users_graph(host, pipeline):
@@ -176,7 +165,7 @@ def test_same_picture_from_a_users_graph(host, pipeline):
     run = {"steps": STEPS, "cfg": CFG, "seed": SEED, "sampler": "ddim", "scheduler": "sgm_uniform"}
     latent = sample(host.model, **texts(host.clip), latent=empty_latent(), **run)
     picture = call(VAEDecode, samples={"samples": latent}, vae=host.vae)
-    assert psnr(picture.numpy(), diffusers_picture(pipeline)) >= 30
+    assert psnr(picture.numpy(), drawn(pipeline)) >= 30
 
 
 def offline(*args, **kwargs):

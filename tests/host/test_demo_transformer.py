@@ -19,7 +19,7 @@ from dpt_pack.dpt_core.diffusers import self_correcting, text_vectors
 from dpt_pack.nodes import demo_model
 from dpt_pack.nodes.host.demo import load_demo
 from dpt_pack.nodes.host.encode import encode_prompt
-from runs import call, corrected, sample
+from runs import call, corrected, diffusers_picture, psnr, sample
 
 from nodes import EmptyLatentImage, VAEDecode
 
@@ -47,19 +47,8 @@ def pipeline(folder):
         return diffusers_side.load_demo(folder, DIT).pipeline
 
 
-def psnr(actual: np.ndarray, expected: np.ndarray) -> float:
-    """Peak signal-to-noise ratio of pictures in [0, 1], in dB."""
-    return -10 * float(np.log10(np.square(actual - expected).mean() + 1e-20))
-
-
 def picture(pipeline, seed: int = SEED) -> np.ndarray:
-    return pipeline(
-        PROMPT,
-        num_inference_steps=STEPS,
-        guidance_scale=CFG,
-        generator=torch.Generator().manual_seed(seed),
-        output_type="np",
-    ).images
+    return diffusers_picture(pipeline, PROMPT, STEPS, CFG, seed)
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)

@@ -18,6 +18,7 @@ from dpt_pack.dpt_core.correction import MODES, PRESETS, Correction
 from dpt_pack.dpt_core.diffusers import self_correcting
 from dpt_pack.dpt_core.host_names import stored
 from dpt_pack.dpt_core.lora import lora_key, merge_lora
+from dpt_pack.nodes.host.demo import in_host_names
 from dpt_pack.nodes.host.lora import with_lora
 from runs import corrected, sample
 from tiny_models import model_patcher, tiny_adapter
@@ -66,20 +67,12 @@ def host_of(family: str, weights: dict[str, torch.Tensor]) -> Any:
     config.unet_config = dict(sizes)
     patcher = model_patcher(config)
     network = patcher.model.diffusion_model
-    into, found = network.state_dict(), set()
-    places = getattr(comfy.utils, NAMES[family])(HOST[family])
-    for name, value in weights.items():
-        place = places[name]
-        place, part, change = (*([place] if isinstance(place, str) else place), None, None)[:3]
-        if place not in into:  # hosts of before named the scales of norms otherwise
-            place = place.replace("norm.weight", "norm.scale")
-        target = into[place]
-        if part is not None:
-            target = target.narrow(*part)
-        target.copy_(value if change is None else change(value))
-        found.add(place)
-    assert found == set(into)
-    network.load_state_dict(into)
+    into = network.state_dict()
+    found = in_host_names(weights, getattr(comfy.utils, NAMES[family])(HOST[family]))
+    # Hosts of before named the scales of norms otherwise.
+    named = {n if n in into else n.replace("norm.weight", "norm.scale"): found[n] for n in found}
+    assert set(named) == set(into)
+    network.load_state_dict(named)
     return patcher
 
 

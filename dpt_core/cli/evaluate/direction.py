@@ -43,10 +43,8 @@ def direction(
     from ...evaluation.shapes import shapes_source
     from ..tables import show
 
-    models, source = (
-        demo_models(weights, chosen_device(device), architecture),
-        shapes_source(split, prompts),
-    )
+    models = demo_models(weights, chosen_device(device), architecture)
+    source = shapes_source(split, prompts)
     say(f"drawing {prompts} pictures …")
     texts, seeds = zip(*((each.text, each.seed) for each in source.prompts), strict=True)
     show(direction_rows(directions(models.plain, models.adapter, texts, seeds, settings)))

@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from ...training.observer import Observer
 from .. import emit
-from ..options import Natural, Positive, given
+from ..options import Device, Natural, Positive, given
 from .options import Output, carry_out
 
 
@@ -54,7 +55,7 @@ def adapter(
     size: Positive = 512,
     negatives: Negatives = "auto",
     run: RunOptions = RunOptions(),
-    device: str = "auto",
+    device: Device = "auto",
 ) -> None:
     """Train an adapter on a frozen model, from a folder of captioned pictures.
 
@@ -69,7 +70,6 @@ def adapter(
         model: Diffusers model directory: SD 1.x, 2.x, SDXL, SD 3, Flux, Qwen-Image or Z-Image.
         folder: Pictures with a .txt of the same name beside each, or captions.jsonl.
         size: Side of the squares that pictures become, in pixels.
-        device: Where to compute: auto (a GPU if there is one), cpu, cuda.
     """
     from ..loading import chosen_device, load_pipeline
 
@@ -107,8 +107,8 @@ def adapter(
     carry_out(train)
 
 
-class Bars:
-    """A bar for each thing that is done (an :class:`~dpt_core.training.observer.Observer`)."""
+class Bars(Observer):
+    """A bar for each thing that is done. Ctrl-C is the loop's own affair."""
 
     def __enter__(self) -> Bars:
         from rich.console import Console
@@ -130,10 +130,3 @@ class Bars:
         if kind not in self._tasks:
             self._tasks[kind] = self._bars.add_task(what, total=total)
         self._bars.update(self._tasks[kind], description=what, completed=done, total=total)
-
-    def stopped(self) -> bool:
-        """Ctrl-C is the loop's own affair."""
-        return False
-
-    def drawn(self, picture: Any) -> None:
-        """The report is written in the end."""

@@ -8,7 +8,7 @@ looks right and is not.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ import torch
 
 from ...colour_names import base_colour, colour_share
 from ...english.nouns import singular
+from ...english.words import NUMBER_NAMES
 from ...scene_prompts import ScenePrompt, put_together
 from .captioned import ListedPictures, box_of
 from .datasets import GroundingRow, MatchingRow
@@ -127,14 +128,14 @@ def _prompt(parts: Any, index: int) -> ScenePrompt:
             (str(each["thing"]), _attribute(each), int(each["count"])) for each in parts["phrases"]
         ]
         relations = [str(each["text"]) for each in parts["relations"]]
+        if things and len(relations) <= 1:
+            return put_together(things, *relations)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise DataError(
             f"parts of image {index + 1}: expected what DPT Scene Prompts gives; got "
             f"{str(parts)[:80]!r}. Wire its output parts"
         ) from error
-    if not things or len(relations) > 1:
-        raise DataError(f"parts of image {index + 1}: expected things and one relation at most")
-    return put_together(things, relations[0] if relations else None)
+    raise DataError(f"parts of image {index + 1}: expected things and one relation at most")
 
 
 def words_of(prompts: Sequence[ScenePrompt]) -> Words:
@@ -201,25 +202,25 @@ def _state(seen: list[Seen] | None, prompt: ScenePrompt, shape: Sequence[int]) -
     """Whether a picture shows its prompt; None where that cannot be told."""
     if seen is None or any(each.attribute is None for each in seen):
         return None
-    wanted = Counter(
-        {(each["thing"], _attribute(each)): each["count"] for each in prompt.parts["phrases"]}
-    )
-    if Counter((each.thing, each.attribute) for each in seen) != wanted:
+    phrases = prompt.parts["phrases"]
+    kinds = [(each["thing"], _attribute(each)) for each in phrases]
+    counts = [each["count"] for each in phrases]
+    if Counter((each.thing, each.attribute) for each in seen) != dict(
+        zip(kinds, counts, strict=True)
+    ):
         return False
-    for relation in prompt.parts["relations"]:
-        first, second = (prompt.parts["phrases"][relation[side]] for side in ("subject", "object"))
-        if relation["kind"] not in AXES:
-            return None
-        way = _way(_first(seen, first), _first(seen, second), relation["kind"], shape)
-        if abs(way) < APART:
-            return None
-        return way > 0
-    return True
+    if not prompt.parts["relations"]:
+        return True
+    (relation,) = prompt.parts["relations"]
+    if relation["kind"] not in AXES:
+        return None
+    way = _way(*_each(seen, kinds), relation["kind"], shape)
+    return None if abs(way) < APART else way > 0
 
 
-def _first(seen: Sequence[Seen], phrase: Mapping[str, Any]) -> Seen:
-    wanted = phrase["thing"], _attribute(phrase)
-    return next(each for each in seen if (each.thing, each.attribute) == wanted)
+def _each(seen: Sequence[Seen], kinds: Iterable[tuple[str, str]]) -> list[Seen]:
+    """The first thing of each kind."""
+    return [next(one for one in seen if (one.thing, one.attribute) == kind) for kind in kinds]
 
 
 def _way(first: Seen, second: Seen, kind: str, shape: Sequence[int]) -> float:
@@ -232,13 +233,11 @@ def _way(first: Seen, second: Seen, kind: str, shape: Sequence[int]) -> float:
 def _described(seen: Sequence[Seen], prompt: ScenePrompt, shape: Sequence[int]) -> str | None:
     """A caption of what a picture shows, of the kind of its prompt; None where there is none."""
     counts = Counter((each.thing, str(each.attribute)) for each in seen)
-    if not 0 < len(counts) <= MOST_KINDS or max(counts.values()) > 12:
+    if not 0 < len(counts) <= MOST_KINDS or max(counts.values()) > max(NUMBER_NAMES):
         return None
     things = [(thing, attribute, count) for (thing, attribute), count in counts.items()]
     if prompt.parts["relations"] and [count for *_, count in things] == [1, 1]:
-        first, second = (
-            next(each for each in seen if (each.thing, each.attribute) == kind) for kind in counts
-        )
+        first, second = _each(seen, counts)
         ways = {kind: _way(first, second, kind, shape) for kind in AXES}
         kind = max(ways, key=ways.get)
         if ways[kind] >= APART:
@@ -260,11 +259,10 @@ def _rows(
     matching, grounding, unread = [], [], 0
     for index, (prompt, seen, state) in enumerate(zip(prompts, read_as, states, strict=True)):
         name, where = str(index), f"image {index + 1}"
-        shape = pictures[index].shape
         caption = prompt.text if state else None
         if state is False:
-            caption = _described(seen, prompt, shape)
-        if caption is None or caption == prompt.text and not state:
+            caption = _described(seen, prompt, pictures[index].shape)
+        if caption is None:
             unread += 1
             continue
         others = tuple(wrong_of[prompt.text]) if state else ()
