@@ -65,6 +65,13 @@ def lora_key(module: str, side: str) -> str:
     return f"{PREFIX}{module}.lora.{side}.weight"
 
 
+def strengthened(lora: Mapping[str, torch.Tensor], strength: float) -> dict[str, torch.Tensor]:
+    """The LoRA that at strength 1 is what this one is at `strength`."""
+    return {
+        key: value * strength if _place(key)[1] == "up" else value for key, value in lora.items()
+    }
+
+
 def _place(key: str) -> tuple[str, str] | None:
     """Module and side that a key names, or None where it names no LoRA tensor."""
     if match := _PROJECTION.fullmatch(key):

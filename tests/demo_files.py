@@ -37,7 +37,7 @@ def write_random_demo(folder: Path) -> None:
             save_file(tensors, folder / f"{part}.safetensors")
         for kind in ARCHITECTURES.values():
             adapter = DiscriminativeAdapter(kind.adapter).requires_grad_(False).eval()
-            lora = _random_lora(networks[kind.part]) if kind.tuned else {}
+            lora = _random_lora(networks[kind.part])
             save_checkpoint(folder / kind.checkpoint, Checkpoint(kind.adapter, adapter, lora))
 
 

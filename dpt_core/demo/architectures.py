@@ -22,7 +22,6 @@ class Architecture(NamedTuple):
         pipeline: a diffusers pipeline of parts.
         adapter: sizes of its adapter, and where it reads.
         trained: stage that makes the network.
-        tuned: it has a LoRA.
     """
 
     part: str
@@ -31,7 +30,6 @@ class Architecture(NamedTuple):
     pipeline: Callable[[Any], Any]
     adapter: AdapterConfig
     trained: str
-    tuned: bool
 
     def pipeline_of(
         self, network: nn.Module, vae: nn.Module, text_encoder: nn.Module, tokenizer: Any
@@ -46,11 +44,11 @@ UNET, DIT = "unet", "dit"
 ARCHITECTURES = {
     UNET: Architecture(
         "unet", "dpt.safetensors", model.new_unet, model.pipeline, model.ADAPTER,
-        "denoiser_finetuning", True,
+        "denoiser_finetuning",
     ),
     DIT: Architecture(
         "transformer", "dpt_transformer.safetensors", transformer.new_transformer,
-        transformer.pipeline, transformer.ADAPTER, "transformer", False,
+        transformer.pipeline, transformer.ADAPTER, "transformer",
     ),
 }  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from typing import NamedTuple
 
@@ -10,10 +11,27 @@ import torch
 from einops import rearrange
 from torch.utils.data import Dataset
 
-from ..shapes.caption import Caption, hard_negative, imagine, phrase, word
+from ..evaluation.shapes import FINAL, HELD_OUT, TUNING, shapes_source
+from ..shapes.caption import CATEGORIES, Caption, hard_negative, imagine, phrase, word
 from ..shapes.pairs import scene_pair
 from ..shapes.scene import CANVAS, compose, render
 from ..training.data.examples import GroundingExample, MatchingExample
+
+MEASURED = 504
+"""Prompts of each split that figures are measured on."""
+
+
+def tuning_prompts(count: int) -> list[str]:
+    """Different prompts to tune by, none of which figures are measured on."""
+    splits = (HELD_OUT, TUNING, FINAL)
+    measured = {each.text for split in splits for each in shapes_source(split, MEASURED).prompts}
+    found: dict[str, None] = {}
+    for index in itertools.count():
+        if len(found) == count:
+            return list(found)
+        rng, category = random.Random(f"reward-prompt-{index}"), CATEGORIES[index % len(CATEGORIES)]
+        if (text := word(imagine(rng, category), rng).text) not in measured:
+            found[text] = None
 
 
 class DenoiserExample(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -27,7 +28,10 @@ from ..training.discrimination import (
 )
 from ..training.lora import add_lora, lora_of
 from ..training.preview import box_preview
+from ..training.reward_tuning import mean_reward, tune_by_reward
+from ..training.rewards import RewardPrompt
 from ..training.whitening import whitened_input
+from .datasets import tuning_prompts
 from .load import load_demo
 from .transfer import Pictures, transferred
 from .workspace import SEED, Tensors, Workspace, progress
@@ -110,6 +114,24 @@ def tune(space: Workspace) -> Tensors:
     return tuned | {f"lora.{key}": value for key, value in lora_of(task.network).items()}
 
 
+def tune_by_score(space: Workspace) -> Tensors:
+    """A LoRA from prompts alone: the network learns what its adapter finds right."""
+    recipe, pipeline = space.recipe, space.trained_backbone().pipeline
+    pipeline.set_progress_bar_config(disable=True)
+    adapter = space.load("probing", DiscriminativeAdapter(space.architecture.adapter))
+    adapter.requires_grad_(False).eval()
+    checkpoint, config = Checkpoint(adapter.config, adapter), recipe.score_tuning
+    prompts = [RewardPrompt(text) for text in tuning_prompts(recipe.tuning_prompts)]
+    aside = prompts[:: recipe.tuning_aside]
+
+    def figure(tuned: Any) -> float:
+        return mean_reward(pipeline, tuned, checkpoint, aside, config)
+
+    made = tune_by_reward(pipeline, checkpoint, prompts, space.folder / "tuning", config, figure)
+    tuned = {f"adapter.{key}": value for key, value in adapter.state_dict().items()}
+    return tuned | {f"lora.{key}": value for key, value in made.lora.items()}
+
+
 def export(space: Workspace) -> Tensors:
     """What ships, in half precision, in the folder `export`: the network, its adapter, and what the
     model does not share with one that ships already."""
@@ -118,10 +140,9 @@ def export(space: Workspace) -> Tensors:
     for part, stage in {architecture.part: architecture.trained, **SHARED}.items():
         tensors = {key: value.half() for key, value in space.tensors(stage).items()}
         write_tensors(target / f"{part}.safetensors", tensors)
-    stage = "tuning" if architecture.tuned else "probing"
-    made = {key: value.half() for key, value in space.tensors(stage).items()}
+    made = {key: value.half() for key, value in space.tensors("tuning").items()}
     adapter = DiscriminativeAdapter(architecture.adapter).half()
-    adapter.load_state_dict(_under("adapter.", made) if architecture.tuned else made)
+    adapter.load_state_dict(_under("adapter.", made))
     checkpoint = Checkpoint(architecture.adapter, adapter, _under("lora.", made))
     save_checkpoint(target / architecture.checkpoint, checkpoint)
     return made

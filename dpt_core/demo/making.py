@@ -52,6 +52,7 @@ _DIT = (
     Stage("transformer", base_stages.train_transformer),
     Stage("features", dpt_stages.cache_features),
     Stage("probing", dpt_stages.probe_again),
+    Stage("tuning", dpt_stages.tune_by_score),
     Stage("export", dpt_stages.export, alone=True),
 )
 STAGES = {UNET: _UNET, DIT: _DIT}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..generation import Sampling
 from ..shapes.pairs import TRAINING_PAIRS
 from ..training.config import LoopConfig
+from ..training.reward_task import RewardConfig
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,9 @@ class Recipe:
         level_mean, level_deviation: of the logits of the transformer's noise levels.
         cached_examples: examples whose features are kept for probing; pairs come again with new
             noise.
+        tuning_prompts: that the transformer's LoRA is tuned by.
+        tuning_aside: one in so many of them tells how strong it should be.
+        score_tuning: how it is tuned.
         recognition, calibration: coefficients of losses that the paper does not have.
         text_encoder, autoencoder_pretraining, autoencoder_finetuning, denoiser_pretraining,
             denoiser_finetuning, transformer, probing, probing_again, tuning: optimisation of the
@@ -36,6 +41,15 @@ class Recipe:
     level_mean: float = 0.4
     level_deviation: float = 1.1
     cached_examples: int = 40960
+    tuning_prompts: int = 1868
+    tuning_aside: int = 20
+    score_tuning: RewardConfig = RewardConfig(
+        loop=LoopConfig(
+            steps=800, batch_size=64, learning_rate=2e-3, schedule="cosine", warmup=10,
+            betas=(0.9, 0.99), weight_decay=0.0, ema=0.98, precision="bf16", save_every=100,
+        ),
+        sampling=Sampling(8, 2.5), earliest=300,
+    )  # fmt: skip
     recognition: float = 4.0
     calibration: float = 2.0
     text_encoder: LoopConfig = LoopConfig(

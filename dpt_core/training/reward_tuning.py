@@ -2,10 +2,12 @@
 
 Rounds of draw, score, tune. Several pictures are drawn for each prompt; the frozen adapter scores
 them on the untuned model; the LoRA learns to make the better ones likelier and the worse ones less
-likely (:mod:`dpt_core.losses.score_weighted`). Needs prompts only.
+likely (:mod:`dpt_core.losses.score_weighted`), and is strengthened as far as that pays. Needs
+prompts only.
 
 A run lives in a folder: `round-N/drawn` (a file for each few prompts), `round-N/tuning` (a run of
-:mod:`dpt_core.training.loop`) and `round-N/dpt.safetensors`. Whatever is there is not made again.
+:mod:`dpt_core.training.loop`), `round-N/dpt.safetensors` (as learned) and `development.json`.
+Whatever is there is not made again.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from ..distributed import process_state
 from ..files import write_json, write_tensors
 from ..generation import generate_latents, with_lora
 from ..host_names import stored
+from ..lora import strengthened
 from .backbone import Backbone
 from .loop import train
 from .lora import add_lora, load_lora, lora_of
@@ -60,8 +63,8 @@ def tune_by_reward(
         prompts: what is drawn.
         folder: where the run lives.
         config: settings.
-        figure: on development prompts; rounds end when it falls. Without one all rounds are run and
-            the last is kept.
+        figure: on development prompts; it chooses the strength of each round's LoRA, and rounds end
+            when it falls. Without one all rounds are run, and the last is kept as learned.
 
     Returns:
         The adapter with the LoRA of the best round.
@@ -84,7 +87,9 @@ def tune_by_reward(
                 save_checkpoint(made, Checkpoint(checkpoint.config, checkpoint.adapter, tuned))
             process_state().wait_for_everyone()
         lora = load_checkpoint(made).lora
-        value = None if figure is None else _figure(figure, pipeline, lora, place)
+        value = None
+        if figure is not None:
+            lora, value = _strongest(figure, pipeline, lora, place, config.strengths)
         if value is not None and best_figure is not None and value < best_figure:
             logger.info("round %d draws worse (%.4f < %.4f): stopped", number, value, best_figure)
             break
@@ -242,10 +247,20 @@ def _tune(
     return stored(network, lora_of(network))
 
 
-def _figure(figure: Figure, pipeline: Any, lora: dict[str, torch.Tensor], place: Path) -> float:
-    """A round's development figure, kept beside it."""
+def _strongest(
+    figure: Figure,
+    pipeline: Any,
+    lora: dict[str, torch.Tensor],
+    place: Path,
+    strengths: Sequence[float],
+) -> tuple[dict[str, torch.Tensor], float]:
+    """A round's LoRA at its best strength, and the development figure of that; kept beside it."""
     path = place / "development.json"
     with process_state().main_process_first():
         if not path.exists():
-            write_json(path, {"figure": figure(with_lora(pipeline, lora))})
-    return json.loads(path.read_text(encoding="utf-8"))["figure"]
+            tried = {each: figure(with_lora(pipeline, lora, each)) for each in strengths}
+            logger.info("development figure by strength: %s", tried)
+            write_json(path, {"strengths": list(tried), "figures": list(tried.values())})
+    found = json.loads(path.read_text(encoding="utf-8"))
+    value, strength = max(zip(found["figures"], found["strengths"], strict=True))
+    return strengthened(lora, strength), value

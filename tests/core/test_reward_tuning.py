@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import shutil
 
 import pytest
@@ -9,6 +11,7 @@ import torch
 from benchmark_runs import invoke
 
 from dpt_core.checkpoint import load_checkpoint
+from dpt_core.lora import lora_key, merge_lora, strengthened
 from dpt_core.losses import score_weighted_loss
 from dpt_core.training.data.examples import DataError
 from dpt_core.training.rewards import RewardPrompt, advantages, read_prompts
@@ -98,6 +101,32 @@ def test_a_run_killed_anywhere_ends_the_same(arguments, whole, tmp_path):
     again = load_checkpoint(killed / "dpt.safetensors").lora
     assert again.keys() == expected.keys()
     assert all(torch.equal(again[key], expected[key]) for key in expected)
+
+
+def test_the_best_strength_of_each_round_is_kept(whole):
+    for number in (1, 2):
+        place = whole / f"round-{number}"
+        found = json.loads((place / "development.json").read_text())
+        assert found["strengths"] == [1.0, 2.0, 3.0, 4.0] and len(found["figures"]) == 4
+    kept = load_checkpoint(whole / "dpt.safetensors").lora
+    first = [json.loads((whole / f"round-{n}" / "development.json").read_text()) for n in (1, 2)]
+    best = [max(zip(each["figures"], each["strengths"], strict=True)) for each in first]
+    number = 2 if best[1][0] >= best[0][0] else 1
+    learned = load_checkpoint(whole / f"round-{number}" / "dpt.safetensors").lora
+    strength = best[number - 1][1]
+    for key, value in learned.items():
+        wanted = value * strength if key.endswith("up.weight") else value
+        torch.testing.assert_close(kept[key], wanted)
+
+
+def test_a_strengthened_lora_is_the_lora_at_that_strength():
+    layer = torch.nn.ModuleDict({"ff": torch.nn.Linear(4, 3)})
+    lora = {lora_key("ff", "down"): torch.randn(2, 4), lora_key("ff", "up"): torch.randn(3, 2)}
+    once, thrice = copy.deepcopy(layer), copy.deepcopy(layer)
+    merge_lora(once, strengthened(lora, 3.0))
+    merge_lora(thrice, lora, 3.0)
+    torch.testing.assert_close(once["ff"].weight, thrice["ff"].weight)
+    assert not torch.equal(once["ff"].weight, layer["ff"].weight)
 
 
 def test_other_settings_are_refused(arguments, whole):
