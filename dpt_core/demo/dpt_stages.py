@@ -122,10 +122,10 @@ def tune_by_score(space: Workspace) -> Tensors:
     adapter.requires_grad_(False).eval()
     checkpoint, config = Checkpoint(adapter.config, adapter), recipe.score_tuning
     prompts = [RewardPrompt(text) for text in tuning_prompts(recipe.tuning_prompts)]
-    aside = prompts[:: recipe.tuning_aside]
+    some = prompts[:: recipe.strength_every]
 
     def figure(tuned: Any) -> float:
-        return mean_reward(pipeline, tuned, checkpoint, aside, config)
+        return mean_reward(pipeline, tuned, checkpoint, some, config)
 
     made = tune_by_reward(pipeline, checkpoint, prompts, space.folder / "tuning", config, figure)
     tuned = {f"adapter.{key}": value for key, value in adapter.state_dict().items()}

@@ -25,7 +25,7 @@ class Recipe:
         cached_examples: examples whose features are kept for probing; pairs come again with new
             noise.
         tuning_prompts: that the transformer's LoRA is tuned by.
-        tuning_aside: one in so many of them tells how strong it should be.
+        strength_every: one in so many of them tells how strong it should be.
         score_tuning: how it is tuned.
         recognition, calibration: coefficients of losses that the paper does not have.
         text_encoder, autoencoder_pretraining, autoencoder_finetuning, denoiser_pretraining,
@@ -42,7 +42,7 @@ class Recipe:
     level_deviation: float = 1.1
     cached_examples: int = 40960
     tuning_prompts: int = 1868
-    tuning_aside: int = 20
+    strength_every: int = 20
     score_tuning: RewardConfig = RewardConfig(
         loop=LoopConfig(
             steps=800, batch_size=64, learning_rate=2e-3, schedule="cosine", warmup=10,

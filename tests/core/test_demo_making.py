@@ -33,7 +33,7 @@ def hasty() -> Recipe:
         recipe.score_tuning, loop=replace(recipe.score_tuning.loop, steps=1, batch_size=2),
         sampling=Sampling(1, 2.5), candidates=2, strengths=(1.0, 2.0),
     )  # fmt: skip
-    return replace(recipe, **stages, tuning_prompts=2, tuning_aside=2, score_tuning=tuning)
+    return replace(recipe, **stages, tuning_prompts=2, strength_every=2, score_tuning=tuning)
 
 
 def test_every_stage_and_what_ships(tmp_path):
