@@ -128,6 +128,7 @@ class Corrector:
         corrected: steps that were corrected so far.
         scores: per corrected call, the pictures' scores `[B]` before the move.
         levels: per corrected call, its sigma.
+        starts: sigma at the start of each of the sampler's steps, falling.
     """
 
     def __init__(
@@ -145,7 +146,7 @@ class Corrector:
             starts: sigma at the start of each of the sampler's steps, falling.
             offset: steps that the sampler had taken before, in another run.
         """
-        self._starts, self._offset = list(starts), offset
+        self.starts, self._offset = list(starts), offset
         self._warned = False
         self.corrected: set[int] = set()
         self._now, self._before = _Level(), _Level()
@@ -153,11 +154,11 @@ class Corrector:
     @property
     def steps(self) -> int:
         """Steps of the sampler in this run."""
-        return len(self._starts)
+        return len(self.starts)
 
     def step_at(self, sigma: float) -> int:
         """Index of the step that a noise level belongs to."""
-        return step_at(sigma, self._starts)
+        return step_at(sigma, self.starts)
 
     def is_due(self, sigma: float) -> bool:
         """Whether a call at a noise level is to be corrected."""
@@ -216,7 +217,7 @@ class Corrector:
     def _goes_on(self, sigma: float) -> bool:
         """Whether a later step of the run is to be corrected: of a few steps, or of one, it may not
         be."""
-        return any(self.is_due(start) for start in self._starts if start < sigma * (1 - ROUNDING))
+        return any(self.is_due(start) for start in self.starts if start < sigma * (1 - ROUNDING))
 
     def _guidance(self, rows: Rows) -> Corrected:
         """Move the prediction by the gradient of the pass that makes it."""

@@ -30,11 +30,17 @@ def drawn(draw: Callable[..., Any], *given: Any, instead: Any = None) -> Any:
         return np.zeros((BLANK, BLANK, 3), np.uint8) if instead is None else instead
 
 
-def score_curves(scores: Mapping[int, Sequence[float]], width: int = 768, height: int = 512):
+def score_curves(
+    scores: Mapping[int, Sequence[float]],
+    plain: Mapping[int, Sequence[float]] | None = None,
+    width: int = 768,
+    height: int = 512,
+):
     """Draw alignment score against step, one line per picture.
 
     Args:
         scores: step (from 0) → scores of the pictures, each in [-1, 1]; may be empty.
+        plain: the same of plain sampling, drawn dashed behind them.
         width, height: size in pixels.
 
     Returns:
@@ -45,6 +51,12 @@ def score_curves(scores: Mapping[int, Sequence[float]], width: int = 768, height
     if steps:
         for picture, line in enumerate(zip(*(scores[step] for step in steps), strict=True)):
             axes.plot([step + 1 for step in steps], line, marker=".", label=f"image {picture + 1}")
+        behind = zip(axes.get_lines(), zip(*(plain or {}).values(), strict=True), strict=False)
+        for line, values in list(behind):
+            at, colour = [step + 1 for step in plain], line.get_color()
+            axes.plot(at, values, "--", color=colour, alpha=0.5, linewidth=1, zorder=1)
+        if plain:
+            axes.plot([], [], "--", color="grey", linewidth=1, label="plain")
         if len(scores[steps[0]]) <= 10:
             axes.legend(frameon=False)
     else:

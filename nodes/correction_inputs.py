@@ -9,16 +9,24 @@ from comfy_api.latest import io
 
 from ..dpt_core.correction import CUSTOM, PRESETS, Correction
 
+PLAIN = "plain"
+"""No correction; the score is read all the same."""
 
-def correction_inputs() -> list[io.Input]:
-    """The preset, then every setting, in the order of their declaration."""
+
+def correction_inputs(*others: str, about: str = "") -> list[io.Input]:
+    """The preset, then every setting, in the order of their declaration.
+
+    Args:
+        others: presets that only this node has.
+        about: what they do.
+    """
     preset = io.Combo.Input(
         "preset",
-        options=[*PRESETS, CUSTOM],
+        options=[*PRESETS, *others, CUSTOM],
         default=next(iter(PRESETS)),
         tooltip="balanced: strength 40, lagged, in the first 60% of the steps; the one to begin "
-        "with. fast: the same in the first 30%. published: as in the paper. custom: the settings "
-        "below appear, and count.",
+        f"with. fast: the same in the first 30%. published: as in the paper. {about}custom: the "
+        "settings below appear, and count.",
     )
     # For the front end; not every host takes it as an argument.
     preset.extra_dict["dpt_presets"] = {name: asdict(each) for name, each in PRESETS.items()}
@@ -39,7 +47,7 @@ def contradiction(
     """
     given = {"start_percent": start_percent, "end_percent": end_percent, "mode": mode,
              "inner_steps": inner_steps}  # fmt: skip
-    if preset is None or None in given.values():
+    if preset in (None, PLAIN) or None in given.values():
         return True
     try:
         Correction.chosen(preset, **given)

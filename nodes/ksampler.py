@@ -9,12 +9,13 @@ from nodes import common_ksampler  # the host's nodes.py: ours is a relative imp
 
 from ..dpt_core.correction import Correction
 from ..dpt_core.plots import drawn, score_curves
-from .correction_inputs import contradiction, correction_inputs
+from .correction_inputs import PLAIN, contradiction, correction_inputs
 from .host.adapter import AdapterIO, LoadedAdapter
 from .host.aliases import search_aliases
 from .host.correction import with_self_correction
 from .host.pictures import to_image
-from .host.progress import ShowScores
+from .host.plain import with_scores_read
+from .host.progress import ShowPlainScores, ShowScores
 
 
 def sampler_inputs() -> list[io.Input]:
@@ -72,6 +73,12 @@ def sampler_inputs() -> list[io.Input]:
     ]
 
 
+PLAIN_HELP = (
+    "plain: the plain sampler's picture, with its score; a correction from the same noise shows it "
+    "beside its own. "
+)
+
+
 class KSampler(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -81,7 +88,7 @@ class KSampler(io.ComfyNode):
             category="DPT",
             description="KSampler with self-correction: the latent climbs its alignment score "
             "while it is denoised.",
-            inputs=[*sampler_inputs(), *correction_inputs()],
+            inputs=[*sampler_inputs(), *correction_inputs(PLAIN, about=PLAIN_HELP)],
             outputs=[
                 io.Latent.Output(display_name="latent", tooltip="The denoised latent."),
                 io.Image.Output(
@@ -116,9 +123,13 @@ class KSampler(io.ComfyNode):
         adapter: LoadedAdapter | None = None,
         **settings: Any,
     ) -> io.NodeOutput:
-        listener = ShowScores(cls.hidden.unique_id)
-        correction = Correction.chosen(preset, **settings)
-        model = with_self_correction(model, adapter, correction, listener)
+        node = cls.hidden.unique_id
+        if preset == PLAIN:
+            listener: ShowScores = ShowPlainScores(node)
+            model = with_scores_read(model, adapter, listener)
+        else:
+            listener, correction = ShowScores(node), Correction.chosen(preset, **settings)
+            model = with_self_correction(model, adapter, correction, listener)
         (latent,) = common_ksampler(
             model,
             seed,
@@ -131,4 +142,4 @@ class KSampler(io.ComfyNode):
             latent_image,
             denoise=denoise,
         )
-        return io.NodeOutput(latent, to_image(drawn(score_curves, listener.scores)))
+        return io.NodeOutput(latent, to_image(drawn(score_curves, listener.scores, listener.plain)))

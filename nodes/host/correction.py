@@ -7,6 +7,7 @@ lives in the run's model options and ends with it.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -29,6 +30,11 @@ KEY = "dpt_self_correction"
 
 class Listener(Protocol):
     """Told what happens in a run."""
+
+    def began(self, start: str) -> None:
+        """Before the first call, with what runs have in common that begin from the same noise, for
+        the same text, in the same steps."""
+        ...
 
     def __call__(self, step: int, steps: int, scores: torch.Tensor) -> None:
         """After each corrected call: step, number of steps and scores `[B]`."""
@@ -119,9 +125,13 @@ class SelfCorrector:
         """Around the model call: correct the conditional rows if the call is due."""
         call = ModelCall.of_arguments(*args, **inputs)
         run = call.options.get(KEY)
-        due = run is not None and run.corrector.is_due(float(call.sigma[0]))
-        rows = run.targets.rows_of(call) if due else None
-        if rows is None:
+        if run is None:
+            return call.run(executor)
+        due = run.corrector.is_due(float(call.sigma[0]))
+        rows = run.targets.rows_of(call) if due or not run.began else None
+        if rows is not None:
+            run.begin(call, rows)
+        if rows is None or not due:
             return call.run(executor)
         return run.corrected(executor, call, rows)
 
@@ -133,6 +143,9 @@ class Run:
         guider: the host's guider, with its conditioning processed.
         adapter, correction, listener: as wired.
         mask: the denoise mask `[B, 1, H, W]`, or None.
+
+    Attributes:
+        began: whether its first call has come.
     """
 
     def __init__(
@@ -152,7 +165,18 @@ class Run:
         self.scorer = Scorer(adapter, guider.inner_model, guests)
         self.targets = Targets(guider.conds, adapter.config, self.scorer.backbone)
         self.corrector = Corrector(correction, self.scorer.noise, listener)
-        self._mask = mask
+        self.began = False
+        self._mask, self._listener = mask, listener
+
+    def begin(self, call: ModelCall, rows: ConditionalRows) -> None:
+        """Tell the listener from where the run begins, at its first call."""
+        if self.began or (told := getattr(self._listener, "began", None)) is None:
+            self.began = True
+            return
+        self.began, digest = True, hashlib.sha256()
+        for each in (call.x[rows.index], rows.text, torch.tensor(self.corrector.starts)):
+            digest.update(each.detach().float().cpu().contiguous().numpy().tobytes())
+        told(digest.hexdigest())
 
     def corrected(self, executor: Any, call: ModelCall, rows: ConditionalRows) -> torch.Tensor:
         """A call's result with its conditional rows corrected.

@@ -211,7 +211,7 @@ def test_lora_goes_in_and_out():
 
 
 def test_score_curves():
-    drawn = score_curves({0: [0.1, 0.2], 1: [0.2, 0.4], 4: [0.3, 0.3]}, 400, 300)
+    drawn = score_curves({0: [0.1, 0.2], 1: [0.2, 0.4], 4: [0.3, 0.3]}, width=400, height=300)
     empty = score_curves({})
     assert drawn.shape == (300, 400, 3)
     assert empty.shape == (512, 768, 3)

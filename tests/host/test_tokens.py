@@ -15,6 +15,8 @@ from dpt_pack.nodes.host.calls import ModelCall
 from dpt_pack.nodes.host.correction import with_self_correction
 from dpt_pack.nodes.host.gradients import Differentiable
 from dpt_pack.nodes.host.lora import with_lora
+from dpt_pack.nodes.host.plain import with_scores_read
+from dpt_pack.nodes.host.progress import ShowPlainScores
 from probe import probe
 from runs import distance, sample
 from tiny_models import model_patcher, tiny_adapter
@@ -192,6 +194,14 @@ def test_a_vanishing_correction_vanishes(family):
         assert state_of(model) == before
         nothing, _ = corrected(family, model, adapter, 0.0)
         assert torch.equal(drawn(family, nothing, cfg), plain)
+
+
+@every_family
+def test_reading_the_score_on_the_way_changes_nothing(family):
+    model, listener = tiny_transformer(family), ShowPlainScores("1")
+    read = drawn(family, with_scores_read(model, adapter_for(family), listener), 4.0)
+    assert torch.equal(read, drawn(family, model, 4.0))
+    assert len(listener.scores) == 3
 
 
 @pytest.mark.parametrize("family", ["z_image", "flux", "qwen_image"])

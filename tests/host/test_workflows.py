@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import fields
 
 import pytest
 from comfy_copy import ROOT
 from demo_files import demo_folder, shorten_training
+from dpt_pack.nodes.correction_inputs import PLAIN
 from PIL import Image
 
 from dpt_core.correction import CUSTOM, PRESETS, Correction
@@ -105,10 +107,11 @@ def test_widgets_show_what_runs(path):
     for node in all_nodes(load(path)):
         if node["type"] in ("DPT_KSampler", "DPT_SelfCorrection", "DPT_SearchKSampler"):
             values = node["widgets_values"]
-            place = next(n for n, value in enumerate(values) if value in (*PRESETS, CUSTOM))
+            place = next(n for n, value in enumerate(values) if value in (*PRESETS, PLAIN, CUSTOM))
             preset, *settings = values[place : place + 1 + len(SETTINGS)]
             recommended = next(iter(PRESETS))
-            assert preset in (recommended, CUSTOM)
+            assert preset in (recommended, PLAIN, CUSTOM)
+            assert (preset == PLAIN) == (node.get("title") == "Plain")
             told = dict(zip(SETTINGS, settings, strict=True))
             wanted = {name: getattr(PRESETS[recommended], name) for name in SETTINGS}
             if preset == CUSTOM:  # a strip of strengths
@@ -255,6 +258,8 @@ def test_runs(path, server, demo):
     shorten_training(prompt)
     outcome = server.run(prompt)
     assert outcome.error is None, outcome.error
+    if any(node["inputs"].get("preset") == PLAIN for node in prompt.values()):
+        assert any(re.search(r"done: .*\(plain -?\d\.\d\d\)", text) for text in outcome.texts)
     for number, node in prompt.items():
         if node["class_type"] in ("SaveImage", "PreviewImage", "DPT_Compare"):
             pictures = outcome.outputs[number]["images"]

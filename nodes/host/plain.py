@@ -1,0 +1,71 @@
+"""Plain sampling whose score is read on the way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from comfy.patcher_extension import WrappersMP
+
+from ...dpt_core.correction import Correction
+from ...dpt_core.corrector import mean_by_picture
+from .adapter import LoadedAdapter
+from .backbones.registry import check_backbone
+from .calls import ModelCall
+from .correction import Listener, Run, without_self_correction
+
+KEY = "dpt_plain"
+
+
+def with_scores_read(model: Any, adapter: LoadedAdapter | None, listener: Listener) -> Any:
+    """A model that any sampler samples as if nothing had been done to it, while its score is read.
+
+    A correction that an earlier node put on it is taken off.
+
+    Args:
+        model: the host's ModelPatcher; not changed.
+        adapter: reads; None for nobody.
+        listener: told the scores as they come.
+
+    Raises:
+        ValueError: see :func:`~nodes.host.backbones.registry.check_backbone`.
+    """
+    model = without_self_correction(model)
+    if adapter is None:
+        return model
+    check_backbone(model, adapter.config)
+    reader, model = ScoreReader(adapter, listener), model.clone()
+    model.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, KEY, reader.sample)
+    model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, reader.apply_model)
+    model.set_additional_models(KEY, [adapter.patcher])
+    return model
+
+
+class ScoreReader:
+    """The wrappers."""
+
+    def __init__(self, adapter: LoadedAdapter, listener: Listener) -> None:
+        self._adapter, self._listener = adapter, listener
+
+    def sample(self, executor: Any, guider: Any, sigmas: torch.Tensor, extra_args: dict, *args):
+        """Around a run."""
+        run = Run(guider, self._adapter, Correction(strength=0.0), None, self._listener)
+        run.corrector.begin(sigmas[:-1].tolist())
+        extra_args["model_options"]["transformer_options"][KEY] = run
+        result = executor(guider, sigmas, extra_args, *args)
+        self._listener.finished(run.corrector)
+        return result
+
+    def apply_model(self, executor: Any, *args: Any, **inputs: Any) -> torch.Tensor:
+        """Around the model call, which stays as it is."""
+        call = ModelCall.of_arguments(*args, **inputs)
+        run = call.options.get(KEY)
+        rows = run.targets.rows_of(call) if run is not None else None
+        if rows is None:
+            return call.run(executor)
+        run.begin(call, rows)
+        denoised, scores = run.scorer.read_along(executor, call, rows)
+        if scores is not None:
+            step = run.corrector.step_at(float(call.sigma[0]))
+            self._listener(step, run.corrector.steps, mean_by_picture(scores, rows.image))
+        return denoised
