@@ -7,6 +7,7 @@ from comfy_api.latest import io
 
 from ..dpt_core.plots import drawn
 from ..dpt_core.training.report import tuning_sheet
+from ..dpt_core.training.reward_task import STRENGTHS
 from ..dpt_core.training.tuning_run import Tuned, TuneSettings
 from .correction_inputs import setting_inputs
 from .host.adapter import AdapterIO, LoadedAdapter
@@ -37,8 +38,8 @@ class TuneLoRA(io.ComfyNode):
                     "prompts",
                     multiline=True,
                     tooltip="A prompt in each line, as you would write them. Every eighth is not "
-                    "trained on but drawn with and without the LoRA in the end. Hundreds are "
-                    "better than tens.",
+                    "trained on but drawn without the LoRA and with it at four strengths; the best "
+                    "stays. Hundreds are better than tens.",
                 ),
                 io.Latent.Input("latent_image", tooltip="An empty latent of the size to draw."),
                 candidates,
@@ -103,8 +104,9 @@ class TuneLoRA(io.ComfyNode):
         found, tuned = tune(
             studio, lines, TuneSettings(**settings), run_folder(run_name), OnNode(node)
         )
-        told = f"mean score {found.before:.3f} → {found.after:.3f}"
-        show(node, f"done: {told} on {len(found.prompts)} prompts that were not trained on")
+        told = f"mean score {found.before:.3f} → {found.after:.3f} at strength {found.strength:g}"
+        aside = f"the best of {len(STRENGTHS)} on {len(found.prompts)} prompts not trained on"
+        show(node, f"done: {told}, {aside}")
         sheet = drawn(_sheet, found, vae)
         losses = {"loss": [row["score weighted"] for row in found.rows]}
         return io.NodeOutput(tuned, losses, to_image(sheet))

@@ -100,7 +100,10 @@ def tuning_sheet(found: Tuned, pictures: Sequence[torch.Tensor]) -> Any:
     count = len(pictures[0])
     figure, canvas = new_figure(WIDTH, 860)
     grid = figure.add_gridspec(3, COLUMNS, height_ratios=[3.6, 2.5, 2.5])
-    figure.suptitle(f"mean score without the LoRA {found.before:.3f}, with it {found.after:.3f}")
+    figure.suptitle(
+        f"mean score without the LoRA {found.before:.3f}, with it at strength {found.strength:g} "
+        f"{found.after:.3f}"
+    )
     draw_losses(figure.add_subplot(grid[0, :]), found.rows)
     for line, side in enumerate(pictures):
         for column in range(min(count, COLUMNS)):

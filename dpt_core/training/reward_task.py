@@ -18,6 +18,9 @@ from .lora import ATTENTION, FEED_FORWARD
 from .rewards import LEVELS as REWARD_LEVELS
 from .rewards import RewardPrompt, advantages
 
+STRENGTHS = (1.0, 2.0, 3.0, 4.0)
+"""Of a LoRA, that are tried: what is learned points the right way, but stops short of what pays."""
+
 
 @dataclass(frozen=True)
 class RewardConfig:
@@ -34,8 +37,7 @@ class RewardConfig:
             multiplies only what the caption changes.
         rank, layers: of the LoRA, see :func:`~dpt_core.training.lora.add_lora`.
         prompts_at_once: whose candidates are drawn together and kept in one file.
-        strengths: of the LoRA, of which the best by the development figure is kept: what is learned
-            points the right way, but stops short of what pays.
+        strengths: of the LoRA, of which the best by the development figure is kept.
         control: learn all pictures alike, with the denoising loss only: what tuning on one's own
             pictures does without scores.
     """
@@ -53,7 +55,7 @@ class RewardConfig:
     rank: int = 16
     layers: tuple[str, ...] = ATTENTION + FEED_FORWARD
     prompts_at_once: int = 4
-    strengths: tuple[float, ...] = (1.0, 2.0, 3.0, 4.0)
+    strengths: tuple[float, ...] = STRENGTHS
     control: bool = False
 
     def __post_init__(self) -> None:

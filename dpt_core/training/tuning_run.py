@@ -2,14 +2,15 @@
 goes on.
 
 As :mod:`.reward_tuning`, in one round. A run lives in a folder: `settings.json`, `drawn` (a file
-for each prompt), `training` (:mod:`.loop`), `lora.safetensors` and `development.json`.
+for each prompt), `training` (:mod:`.loop`), `lora.safetensors`, `development` (a file for each
+strength) and `development.json`.
 """
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +20,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from ..files import write_json, write_tensors
+from ..lora import strengthened
 from ..losses import score_weighted_loss
 from ..settings import check_settings, setting
 from .backbone import LEVELS
@@ -27,7 +29,7 @@ from .features import in_shards
 from .loop import CHECKPOINT as STATE
 from .loop import Interrupted, train
 from .observer import Observer
-from .reward_task import ScoredPicture, ScoredPictures
+from .reward_task import STRENGTHS, ScoredPicture, ScoredPictures
 from .rewards import RewardPrompt
 from .state import read_losses, settle
 
@@ -47,6 +49,7 @@ class TuneSettings:
         seed: of everything random.
         earliest: least noise level that is trained; layouts form above.
         anchored: share of a batch without prompt, held to the untuned prediction.
+        strengths: of the LoRA, of which the best is kept.
 
     Raises:
         ValueError: a setting is out of range.
@@ -64,6 +67,7 @@ class TuneSettings:
     seed: int = setting(0, "Of everything random.", minimum=0, maximum=MOST - 1)
     earliest: int = 500
     anchored: float = 1 / 8
+    strengths: tuple[float, ...] = STRENGTHS
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -115,10 +119,6 @@ class Studio(Protocol):
         counts in them, `[R, 1, ...]`; with the LoRA and its gradient, or without both."""
         ...
 
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """The LoRA under its names in checkpoints."""
-        ...
-
 
 class StudioTask(nn.Module):
     """The loss of score-weighted tuning; see :class:`~.reward_task.ScoreWeightedTask`."""
@@ -148,7 +148,8 @@ class Tuned:
     """A run that is done.
 
     Attributes:
-        lora: under its names in checkpoints.
+        lora: under its names in checkpoints, at the strength that was best.
+        strength: that strength, of the LoRA as it was learned.
         rows: losses by step.
         before, after: mean reward of the development prompts' pictures, from the same seeds.
         prompts: those prompts.
@@ -156,6 +157,7 @@ class Tuned:
     """
 
     lora: dict[str, torch.Tensor]
+    strength: float
     rows: Sequence[Mapping[str, float]]
     before: float
     after: float
@@ -241,25 +243,47 @@ class TuningRun:
             )  # fmt: skip
         write_tensors(path, studio.lora.state_dict())
 
-    def compare(self, studio: Studio, untuned: Studio) -> Tuned:
-        """Draw the development prompts with the LoRA and without, from the same seeds."""
-        path, figures = self.folder / "development.safetensors", []
-        if not path.exists():
-            pictures = []
-            for name, each in (("without", untuned), ("with", studio)):
-                self._check("while comparing")
-                self.observer.progress(f"drawing {name} the LoRA", 0, 1)
-                drawn = [each.draw(text, self._seed(text), 1) for text in self._aside]
-                pictures.append(torch.cat(drawn))
-            write_tensors(path, {"pictures": torch.stack(pictures)})
-        pictures = load_file(path)["pictures"]
-        for side in pictures:
+    def compare(
+        self,
+        lora: Mapping[str, torch.Tensor],
+        tuned: Callable[[dict[str, torch.Tensor]], Studio],
+        untuned: Studio,
+    ) -> Tuned:
+        """Draw the development prompts without the LoRA and with it, from the same seeds.
+
+        Args:
+            lora: as it was learned.
+            tuned: a model that draws with a LoRA.
+            untuned: the model without; it scores.
+        """
+        sides, figures = [], []
+        for strength in (0.0, *self.settings.strengths):
+            chosen = strengthened(lora, strength)
+            side = self._side(strength, tuned(chosen) if strength else untuned)
             one = [untuned.rewards(latent[None], text)
                    for latent, text in zip(side, self._aside, strict=True)]  # fmt: skip
+            sides.append(side)
             figures.append(float(torch.cat(one).mean()))
-        write_json(self.folder / "development.json", {"before": figures[0], "after": figures[1]})
+        before, *after = figures
+        best = max(range(len(after)), key=after.__getitem__)
+        strength = self.settings.strengths[best]
+        told = {"before": before, "strengths": self.settings.strengths, "after": after}
+        write_json(self.folder / "development.json", told)
         rows = read_losses(self.folder / "training" / STATE)
-        return Tuned(studio.tensors(), rows, *figures, self._aside, pictures)
+        pictures = torch.stack((sides[0], sides[1 + best]))
+        made = strengthened(lora, strength)
+        return Tuned(made, strength, rows, before, after[best], self._aside, pictures)
+
+    def _side(self, strength: float, studio: Studio) -> torch.Tensor:
+        """Latents of the development prompts, `[P, ...]`."""
+        path = self.folder / "development" / f"{strength:g}.safetensors"
+        if not path.exists():
+            self._check("while comparing")
+            what = f"with the LoRA at strength {strength:g}" if strength else "without the LoRA"
+            self.observer.progress(f"drawing {what}", 0, 1)
+            drawn = [studio.draw(text, self._seed(text), 1) for text in self._aside]
+            write_tensors(path, {"pictures": torch.cat(drawn)})
+        return load_file(path)["pictures"]
 
     def _seed(self, what: str) -> int:
         return random.Random(f"{self.settings.seed}-{what}").randrange(2**31)

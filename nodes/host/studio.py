@@ -99,11 +99,8 @@ class HostStudio:
             with_lora(self.model, loaded, 1.0), self.adapter, self._encode, self._latent,
             self._steps, self._cfg,
         )  # fmt: skip
-        other._untuned, other._lora = self._untuned, lora
+        other._untuned = self._untuned
         return other
-
-    def tensors(self) -> dict[str, torch.Tensor]:
-        return self._lora
 
     def sampling(self) -> dict[str, Any]:
         """How pictures are drawn, JSON by name."""
@@ -230,9 +227,9 @@ def tune(
             lora.update(trained.tensors())
 
         with_passes(model, texts, studio._latent["samples"][:1], work)
-        found = run.compare(studio.tuned(lora), studio)
+        found = run.compare(lora, studio.tuned, studio)
     except Interrupted:
         management.throw_exception_if_processing_interrupted()
         raise
-    checkpoint = Checkpoint(adapter.config, adapter.checkpoint.adapter, lora)
+    checkpoint = Checkpoint(adapter.config, adapter.checkpoint.adapter, found.lora)
     return found, managed(adapter.name, checkpoint)

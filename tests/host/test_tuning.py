@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from dpt_pack.dpt_core.training.loop import Interrupted
 from dpt_pack.dpt_core.training.observer import Observer
+from dpt_pack.dpt_core.training.reward_task import STRENGTHS
 from dpt_pack.dpt_core.training.tuning_run import TuneSettings
 from dpt_pack.nodes.host.backbones.registry import backbone_of
 from dpt_pack.nodes.host.lora import with_lora
@@ -18,6 +20,7 @@ from dpt_pack.nodes.host.studio import HostStudio, TrainedLora, projections, tun
 from dpt_pack.nodes.host.text_store import HostTexts
 from dpt_pack.nodes.tune_lora import TuneLoRA
 from runs import distance
+from safetensors.torch import load_file
 from test_no_leaks import everything
 from tiny_models import tiny_adapter, tiny_clip, tiny_model, tiny_vae
 from tiny_transformers import adapter_for, shape_for
@@ -78,9 +81,10 @@ def test_learns_and_loads(family, tmp_path):
     losses = [row["score weighted"] for row in found.rows]
     assert len(losses) == 8 and all(loss > 0 for loss in losses)
     assert any(value.abs().max() > 0 for key, value in found.lora.items() if "up" in key)
-    from safetensors.torch import load_file
-
-    hooked = denoised(family, model, load_file(tmp_path / "lora.safetensors"))
+    learned = load_file(tmp_path / "lora.safetensors")
+    for key, value in learned.items():  # what loads is at the strength that was best
+        learned[key] = value * found.strength if "lora_up" in key else value
+    hooked = denoised(family, model, learned)
     loaded = denoised(family, with_lora(model, tuned, 1.0))
     plain = denoised(family, model)
     assert distance(hooked, plain) > 1e-4
@@ -124,7 +128,23 @@ def test_gradients_are_right(family):
     assert found["ratio"] == pytest.approx(1.0, abs=2e-2)
 
 
-@pytest.mark.parametrize("where", ["drew for 2", "step 3 "])
+def test_the_best_strength_stays(tmp_path):
+    found, _ = run(UNET, tmp_path)
+    told = json.loads((tmp_path / "development.json").read_text("utf-8"))
+    figures = dict(zip(told["strengths"], told["after"], strict=True))
+    assert list(figures) == list(STRENGTHS) and len(set(figures.values())) == len(STRENGTHS)
+    assert found.after == max(figures.values()) == figures[found.strength]
+    assert found.before == told["before"]
+    learned = load_file(tmp_path / "lora.safetensors")
+    for key, value in found.lora.items():
+        path = key.removeprefix("diffusion_model.").rsplit(".lora_", 1)[0].replace(".", "/")
+        side = "up" if "lora_up" in key else "down"
+        strength = found.strength if side == "up" else 1.0
+        torch.testing.assert_close(value, learned[f"{path}.lora_{side}.weight"] * strength)
+    assert len(list((tmp_path / "development").iterdir())) == 1 + len(STRENGTHS)
+
+
+@pytest.mark.parametrize("where", ["drew for 2", "step 3 ", "drawing with the LoRA at strength 2"])
 def test_a_cancelled_run_goes_on(where, tmp_path):
     whole, _ = run(UNET, tmp_path / "whole")
     with pytest.raises(Interrupted):
