@@ -17,6 +17,13 @@ def without_gpu() -> bool:
     return not (torch.cuda.is_available() or torch.backends.mps.is_available())
 
 
+def slow_bf16() -> bool:
+    """Whether bf16 would be computed by a CPU without instructions for it: up to 50 times slower
+    than float32."""
+    native = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return without_gpu() and not native
+
+
 def process_state(cpu: bool = False) -> Any:
     """accelerate's `PartialState` of this process.
 

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 
+from ..distributed import slow_bf16
 from ..training.config import LoopConfig
 from . import model, transformer
 from .autoencoder import AutoencoderTask, whiten
@@ -67,7 +68,7 @@ def encode_pictures(space: Workspace) -> Tensors:
     def encode(indices: range) -> Tensors:
         latents = []
         loader = DataLoader(Subset(PairPictures(space.recipe.pairs), indices), 32)
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=not slow_bf16()):
             for pictures in progress(loader, "latents"):
                 means = vae.encode(pictures.flatten(0, 1)).latent_dist.mean
                 latents.append((means * model.LATENT_SCALE).unflatten(0, (-1, 2)).half())

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Subset
 
 from ..adapter import DiscriminativeAdapter
 from ..checkpoint import Checkpoint, save_checkpoint
+from ..distributed import slow_bf16
 from ..files import write_tensors
 from ..losses import LossWeights
 from ..training.backbone import Backbone
@@ -60,7 +61,7 @@ def cache_features(space: Workspace) -> Tensors:
         loader = DataLoader(Subset(examples, indices), 16, collate_fn=collate)
         with torch.no_grad():
             for batch in progress(loader, "features"):
-                with torch.autocast("cpu", torch.bfloat16):
+                with torch.autocast("cpu", torch.bfloat16, enabled=not slow_bf16()):
                     features, timesteps, texts, _ = task.read(batch)[0]
                 kept.append((features.transpose(0, 1).half(), timesteps, texts.float()))
         names = ("features", "timesteps", "texts")

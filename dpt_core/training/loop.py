@@ -24,7 +24,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from ..distributed import without_gpu
+from ..distributed import slow_bf16, without_gpu
 from ..files import complete, write_text
 from .alone import Alone, to_device
 from .batches import Batches
@@ -289,8 +289,12 @@ class TrainingRun:
 def _accelerator(config: LoopConfig) -> Any:
     from accelerate import Accelerator
 
+    precision = config.precision
+    if precision == "bf16" and slow_bf16():
+        logger.warning("this CPU has no instructions for bf16: computing in float32, far faster")
+        precision = "no"
     return Accelerator(
-        mixed_precision=config.precision,
+        mixed_precision=precision,
         gradient_accumulation_steps=config.accumulate,
         cpu=without_gpu(),
     )

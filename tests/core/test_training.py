@@ -10,6 +10,7 @@ import torch
 from benchmark_runs import in_two_processes
 from toy_training import CONFIG, Noise, Regression, losses
 
+from dpt_core.training import loop
 from dpt_core.training.config import LoopConfig
 from dpt_core.training.loop import Batches, Interrupted, TrainingRun, train
 
@@ -87,6 +88,15 @@ def test_half_of_a_cosine_is_the_beginning_of_a_whole_one(tmp_path):
     assert rates["half"][-1] > CONFIG.learning_rate / 2
     with pytest.raises(ValueError, match="cosine_part must be in"):
         replace(CONFIG, cosine_part=0.0)
+
+
+@pytest.mark.parametrize("slow", [True, False])
+def test_bf16_gives_way_to_float32_where_the_cpu_lacks_it(slow, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(loop, "slow_bf16", lambda: slow)
+    train(Regression(), Noise(), replace(CONFIG, precision="bf16"), tmp_path / "bf16")
+    train(Regression(), Noise(), CONFIG, tmp_path / "float32")
+    assert (losses(tmp_path / "bf16") == losses(tmp_path / "float32")) == slow
+    assert ("no instructions for bf16" in caplog.text) == slow
 
 
 LAUNCHED = """
