@@ -106,7 +106,9 @@ def contrastive_loss(
     return loss(images, texts), loss(candidates, texts[:, :1])
 
 
-def recognition_loss(pairs: MatchingPairs, logit_scale: torch.Tensor | float) -> torch.Tensor:
+def recognition_loss(
+    pairs: MatchingPairs, logit_scale: torch.Tensor | float, others: torch.Tensor | None = None
+) -> torch.Tensor:
     """Ours, not the paper's: queries name what the image shows, whatever text it is seen with.
 
     Of every text in the batch, each of the five passes must score highest with the one that is true
@@ -116,6 +118,7 @@ def recognition_loss(pairs: MatchingPairs, logit_scale: torch.Tensor | float) ->
     Args:
         pairs: three texts and three images per example.
         logit_scale: factor on the cosines, above 0.
+        others: `[M, D]` further texts that are candidates.
 
     Returns:
         A scalar. Texts that say the same as the true one are no candidates.
@@ -125,8 +128,12 @@ def recognition_loss(pairs: MatchingPairs, logit_scale: torch.Tensor | float) ->
     passes, names = seen.shape[1], pairs.texts.shape[1]
     shown = torch.arange(passes, device=seen.device).sub(names - 1).clamp(min=0)  # 0, 0, 0, 1, 2
     queries = normalize(seen.flatten(0, 1), dim=-1)  # [5·B, Q, D]
-    texts = normalize(pairs.texts.float().flatten(0, 1), dim=-1)  # [3·B, D]
-    scores = (queries[:, :, None] * texts).sum(-1).amax(1)  # [5·B, 3·B]
+    texts = pairs.texts.float().flatten(0, 1)  # [3·B, D]
+    if others is not None:
+        texts = torch.cat((texts, others.float()))  # [3·B + M, D]
+    texts = normalize(texts, dim=-1)
+    with torch.autocast(texts.device.type, enabled=False):
+        scores = (queries @ texts.T).amax(1)  # [5·B, 3·B + M]
     first = torch.arange(len(seen), device=seen.device)[:, None] * names
     right = (first + shown).flatten()
     same = (texts @ texts.T > SAME)[right]

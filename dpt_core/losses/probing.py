@@ -34,6 +34,7 @@ def probing_losses(
     phrases: Phrases | None = None,
     denoising: torch.Tensor | None = None,
     weights: LossWeights = DEFAULT_WEIGHTS,
+    others: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
     """The objective of probing and, with the denoising loss, of tuning.
 
@@ -52,6 +53,7 @@ def probing_losses(
         phrases: hidden states of the referring expressions; None leaves alignment out.
         denoising: the denoising loss of tuning, a scalar.
         weights: coefficients.
+        others: `[M, D]` further texts, which recognition must tell from the true ones.
 
     Returns:
         Scalars by name: every loss before its coefficient, `cardinality`, and the weighted `total`
@@ -73,7 +75,7 @@ def probing_losses(
     i2t, t2i = contrastive_loss(pairs, scale)
     losses |= {"contrastive_i2t": i2t, "contrastive_t2i": t2i}
     if weights.recognition:
-        losses["recognition"] = recognition_loss(pairs, scale)
+        losses["recognition"] = recognition_loss(pairs, scale, others)
     if weights.calibration:
         losses["calibration"] = calibration_loss(pairs, scale)
     if denoising is not None:

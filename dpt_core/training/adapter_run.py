@@ -16,7 +16,7 @@ import math
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from ..files import write_json, write_tensors
 from ..plots import drawn
 from .data.images import PictureSource
 from .data.rows import CaptionedPictures, split_held_out
+from .data.views import with_views
 from .discrimination import ProbingTask, collate_cached
 from .features import (
     Example,
@@ -93,7 +94,7 @@ class AdapterRun:
 
     Args:
         source: the model.
-        data: rows, with latents for images.
+        data: rows as :func:`prepared`, with latents for images.
         pictures: the pictures themselves, for the report.
         folder: where the run lives.
         settings: of the run.
@@ -234,7 +235,7 @@ class AdapterRun:
         """Data set, collate function, and features to whiten by."""
         settings, kept = self.settings, self._plan.count
         count = kept or settings.steps * settings.batch_size
-        examples = NoisedExamples(data, settings.seed, count)
+        examples = NoisedExamples(data, settings.seed, count, lean=settings.chosen.lean)
         if kept:
             shards = self._keep("features", tap, examples)
             sample = (shard["features"][:, 0].float() for shard in shards)
@@ -311,6 +312,13 @@ class AdapterRun:
         else:  # it could not be drawn
             picture = drawn(report, "", rows, history, [], self.pictures)
         return Trained(checkpoint, rows, history, self._best(history), picture)
+
+
+def prepared(data: CaptionedPictures, settings: RunSettings) -> CaptionedPictures:
+    """Data as a recipe wants it: with views, and without the further negatives it does not use."""
+    if not settings.chosen.others:
+        data = replace(data, others={})
+    return with_views(data, settings.chosen.views, settings.seed)
 
 
 class LiveTask(ProbingTask):

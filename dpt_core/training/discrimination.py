@@ -44,7 +44,8 @@ class AdapterBatch(NamedTuple):
             :data:`~dpt_core.losses.contrastive.PAIRS`, then with the referring expression; without
             that pass `[5, ...]`, where there are no boxes.
         timesteps: `[B]`.
-        texts: `[B, 3, D]` text vectors: own, hard negative, random.
+        texts: `[B, 3 + K, D]` text vectors: own, hard negative, random, and K further negatives,
+            which no pass is conditioned on.
         grounding: examples of the sixth pass.
     """
 
@@ -86,10 +87,12 @@ class ProbingTask(nn.Module):
         if len(features) > len(PAIRS):
             found = self.adapter(features[-1], timesteps)
             phrases, targets = self._targets(batch.grounding, timesteps.device)
-        pairs = MatchingPairs.from_passes(queries, self.adapter.compared(batch.texts))
+        texts = self.adapter.compared(batch.texts.flatten(0, 1)).unflatten(0, batch.texts.shape[:2])
+        pairs = MatchingPairs.from_passes(queries, texts[:, :3])
+        others = texts[:, 3:].flatten(0, 1) if texts.shape[1] > 3 else None
         return probing_losses(
-            self.adapter, found, targets, pairs, phrases, denoising, self._weights
-        )  # fmt: skip
+            self.adapter, found, targets, pairs, phrases, denoising, self._weights, others
+        )
 
     def _targets(
         self, grounding: Sequence[GroundingExample], device: torch.device

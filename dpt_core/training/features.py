@@ -27,6 +27,9 @@ TEXTS = (0, 1, 2, 0, 0)
 """Picture and text of each pass of :data:`~dpt_core.losses.contrastive.PAIRS`: 0 its own, 1 the
 hard negative, 2 the random one."""
 
+OTHERS = 4
+"""Further negative texts of an example."""
+
 
 class FeatureSource(Protocol):
     """A frozen model, as training sees it.
@@ -80,6 +83,7 @@ class Example(NamedTuple):
         boxed: name of the picture that the phrase belongs to.
         noise: like a latent.
         level: in [0, 1000).
+        others: further texts that do not hold for the first image; the same number for all.
     """
 
     matching: MatchingExample
@@ -87,6 +91,7 @@ class Example(NamedTuple):
     boxed: str
     noise: torch.Tensor
     level: int
+    others: tuple[str, ...] = ()
 
 
 class NoisedExamples(Dataset[Example]):
@@ -97,14 +102,21 @@ class NoisedExamples(Dataset[Example]):
     Args:
         data: rows and latents.
         seed: of negatives, noise and levels.
-        level: the level of all examples; None draws each in [0, 1000), as published.
+        level: the level of all examples; None draws each in [0, 1000).
         count: how many there are.
+        lean: towards low levels, which are 1000·u^lean of a uniform u; 1 as published.
     """
 
     def __init__(
-        self, data: CaptionedPictures, seed: int, count: int, level: int | None = None
+        self,
+        data: CaptionedPictures,
+        seed: int,
+        count: int,
+        level: int | None = None,
+        lean: float = 1.0,
     ) -> None:
-        self._data, self._seed, self._count, self._level = data, seed, count, level
+        self._data, self._seed, self._count = data, seed, count
+        self._level, self._lean = level, lean
 
     def __len__(self) -> int:
         return self._count
@@ -116,8 +128,20 @@ class NoisedExamples(Dataset[Example]):
         example = matching[index % len(matching)]
         own = example.images[0]
         noise = torch.randn(own.shape, generator=torch.Generator().manual_seed(rng.getrandbits(63)))
-        level = rng.randrange(LEVELS) if self._level is None else self._level
-        return Example(example, *self.boxed(index), noise, level)
+        level = int(LEVELS * rng.random() ** self._lean) if self._level is None else self._level
+        others = self._others(example, rng)
+        return Example(example, *self.boxed(index), noise, level, others)
+
+    def _others(self, example: MatchingExample, rng: random.Random) -> tuple[str, ...]:
+        """Texts that differ from the caption in one thing; random captions where there are few."""
+        if not self._data.others:
+            return ()
+        own, *_ = example.captions
+        found = list(self._data.others.get(own, ()))
+        rng.shuffle(found)
+        while len(found) < OTHERS:
+            found.append(rng.choice(self._data.matching).caption)
+        return tuple(found[:OTHERS])
 
     def boxed(self, index: int) -> tuple[GroundingExample | None, str]:
         """The phrase with its boxes of an example, and the name of its picture."""
@@ -153,9 +177,9 @@ def read_batch(
 
 
 def read_texts(source: FeatureSource, examples: Sequence[Example]) -> torch.Tensor:
-    """Text vectors `[B, 3, D]` of examples: own, hard negative, random."""
-    texts = [text for each in examples for text in each.matching.captions]
-    return source.text_vectors(texts).unflatten(0, (len(examples), 3))
+    """Text vectors `[B, 3 + K, D]` of examples: own, hard negative, random, the others."""
+    texts = [text for each in examples for text in (*each.matching.captions, *each.others)]
+    return source.text_vectors(texts).unflatten(0, (len(examples), -1))
 
 
 def batch_of(source: FeatureSource, tap: str, examples: Sequence[Example]) -> AdapterBatch:

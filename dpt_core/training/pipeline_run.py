@@ -11,7 +11,7 @@ import torch
 from ..backbones import autoencoders
 from ..backbones.base import read_features, rows_of
 from ..fingerprints import fingerprint
-from .adapter_run import AdapterRun, Trained
+from .adapter_run import AdapterRun, Trained, prepared
 from .backbone import Backbone
 from .data.rows import CaptionedPictures
 from .kept import room
@@ -85,7 +85,7 @@ def train_on_pipeline(
     Raises:
         ValueError, dpt_core.training.loop.Interrupted: see :meth:`.adapter_run.AdapterRun.finish`.
     """
-    observer = observer or Observer()
+    observer, data = observer or Observer(), prepared(data, settings)
     folder.mkdir(parents=True, exist_ok=True)
 
     @torch.no_grad()

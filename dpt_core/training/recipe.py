@@ -20,6 +20,9 @@ class Recipe:
         recognition, calibration: coefficients of the losses that the paper does not have.
         whitened: train the adapter's input in whitened coordinates.
         patches: take squares of cells as one where the feature map is fine.
+        views: of each picture, see :func:`~.data.views.with_views`.
+        others: recognise among further hard negatives of each caption, too.
+        lean: towards low noise levels, see :class:`~.features.NoisedExamples`.
         learning_rate, schedule, warmup: of the optimiser.
     """
 
@@ -29,6 +32,9 @@ class Recipe:
     calibration: float
     whitened: bool
     patches: bool
+    views: int
+    others: bool
+    lean: float
     learning_rate: float
     schedule: str
     warmup: int
@@ -89,11 +95,11 @@ SMALL = {"width": 128, "feed_forward": 512, "grounding_queries": 20, "classes": 
 """Sizes for models as narrow as the demo's."""
 
 RECIPES = {
-    "recommended": Recipe(2, 0.0, 4.0, 2.0, True, True, 1e-3, "cosine", 100),
-    "published": Recipe(1, 0.1, 0.0, 0.0, False, False, 1e-4, "constant", 0),
+    "recommended": Recipe(2, 0.0, 4.0, 2.0, True, True, 3, True, 1.5, 1e-3, "cosine", 100),
+    "published": Recipe(1, 0.1, 0.0, 0.0, False, False, 1, False, 1.0, 1e-4, "constant", 0),
 }
-"""By name, the default first. *recommended* is how the demo's adapter was made; *published* has the
-paper's losses, sizes and rate."""
+"""By name, the default first. *recommended* is how the demo's adapter was made, and what helps
+where pictures are few; *published* has the paper's losses, sizes and rate."""
 
 AUTO = "auto"
 """The tap that a short trial chooses."""
@@ -119,7 +125,8 @@ class RunSettings:
 
     recipe: str = setting(
         "recommended",
-        "recommended: how the demo's adapter was made. published: the paper's losses and sizes.",
+        "recommended: as the demo's adapter, and mirrored pictures and parts of them besides: for "
+        "few pictures. published: the paper's losses and sizes.",
         choices=tuple(RECIPES),
     )
     tap: str = setting(

@@ -18,7 +18,7 @@ from comfy_api.latest import io
 from einops import rearrange
 
 from ...dpt_core.fingerprints import fingerprint
-from ...dpt_core.training.adapter_run import AdapterRun, Trained
+from ...dpt_core.training.adapter_run import AdapterRun, Trained, prepared
 from ...dpt_core.training.data.rows import CaptionedPictures
 from ...dpt_core.training.kept import room
 from ...dpt_core.training.latents import EncodedPictures, encode_all
@@ -107,6 +107,7 @@ def train_on(
 ) -> Trained:
     """As :func:`train_adapter`, with any encoder of texts, into any folder."""
     trained: list[Trained] = []
+    data = prepared(data, settings)
     try:
         with torch.inference_mode(False):
             latents = encode_all(partial(_encoded, vae), data, folder / "latents", observer)

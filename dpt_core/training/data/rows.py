@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from .datasets import GroundingDataset, GroundingRow, MatchingDataset, MatchingRow
@@ -20,6 +20,9 @@ PER_CAPTION, IN_ALL = 4, 8192
 
 HELD_OUT = 10
 """One in so many pictures is not trained on."""
+
+VIEW = "\0"
+"""In the name of a view of a picture, what comes after the picture's own."""
 
 MakeNegatives = Callable[[str, int, int], list[str]]
 """From a caption, a limit and a seed to captions that do not hold where it does."""
@@ -59,11 +62,13 @@ class CaptionedPictures:
         matching: a row for each captioned picture; one that counts twice stands there twice.
         grounding: a row for each phrase of a picture that has boxes; may be empty.
         images: gives the pictures by the names in the rows, `[3, size, size]` in [-1, 1].
+        others: caption → texts that differ from it in one thing and do not hold where it does.
     """
 
     matching: tuple[MatchingRow, ...]
     grounding: tuple[GroundingRow, ...]
     images: PictureSource
+    others: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def names(self) -> dict[str, str]:
         """Names of all pictures, in order, each with the place that mentions it first."""
@@ -79,6 +84,7 @@ class CaptionedPictures:
         """Every distinct text, in order."""
         found = dict.fromkeys(row.caption for row in self.matching)
         found |= dict.fromkeys(text for row in self.matching for text in row.negative_captions)
+        found |= dict.fromkeys(text for texts in self.others.values() for text in texts)
         return list(found | dict.fromkeys(row.caption for row in self.grounding))
 
     def digest(self) -> str:
@@ -86,6 +92,7 @@ class CaptionedPictures:
         digest = hashlib.sha256(f"{self.images.size}".encode())
         for row in (*self.matching, *self.grounding):
             digest.update(repr(row._replace(where="")).encode())
+        digest.update(repr(sorted(self.others.items())).encode())
         for name, where in self.names().items():
             digest.update(f"{self.images.bytes_of(name, where)}\n".encode())
         return digest.hexdigest()[:16]
@@ -114,6 +121,8 @@ def with_negatives(
 ) -> WithNegatives:
     """Give captions their hard negatives; those in the data win.
 
+    With *auto* all captions have those that were made as further ones (`others`), too.
+
     Args:
         data: as read.
         mode: one of :data:`NEGATIVES`.
@@ -125,22 +134,22 @@ def with_negatives(
     """
     if mode not in NEGATIVES:
         raise ValueError(f"negatives must be one of {', '.join(NEGATIVES)}; got {mode!r}")
+    captions = list(dict.fromkeys(row.caption for row in data.matching))
+    limit = min(PER_CAPTION, max(1, IN_ALL // max(1, len(captions))))
     made: dict[str, tuple[str, ...]] = {}
-    captions = len({row.caption for row in data.matching})
-    limit = min(PER_CAPTION, max(1, IN_ALL // max(1, captions)))
+    if mode == "auto":
+        made = {text: tuple(make(text, limit, seed)) for text in captions}
 
     def found(row: MatchingRow) -> tuple[str, ...]:
         if mode == "none":
             return ()
-        if row.negative_captions or mode == "file":
-            return row.negative_captions
-        if row.caption not in made:
-            made[row.caption] = tuple(make(row.caption, limit, seed))
-        return made[row.caption]
+        return row.negative_captions or made.get(row.caption, ())
 
     rows = tuple(row._replace(negative_captions=found(row)) for row in data.matching)
     found_for = {row.caption: bool(row.negative_captions) for row in rows}
-    return WithNegatives(replace(data, matching=rows), captions, sum(found_for.values()))
+    others = {text: texts for text, texts in made.items() if texts}
+    data = replace(data, matching=rows, others=others)
+    return WithNegatives(data, len(captions), sum(found_for.values()))
 
 
 def split_held_out(
@@ -148,8 +157,8 @@ def split_held_out(
 ) -> tuple[CaptionedPictures, CaptionedPictures]:
     """Rows to train on, and rows to tell by.
 
-    A picture is held out by its name, together with those that serve as its hard negatives, so that
-    no picture is in both parts.
+    A picture is held out by its name, together with those that serve as its hard negatives and all
+    views of them, so that no picture is in both parts. What is told by are whole pictures.
 
     Raises:
         DataError: there are too few pictures to hold some out.
@@ -163,8 +172,9 @@ def split_held_out(
 
     for row in data.matching:
         for other in row.negative_images:
-            parent[max(root(row.image), root(other))] = min(root(row.image), root(other))
-    groups = sorted({root(name) for name in data.names()}, key=_shuffled)
+            one, two = sorted((root(whole(row.image)), root(whole(other))))
+            parent[two] = one
+    groups = sorted({root(whole(name)) for name in data.names()}, key=_shuffled)
     aside = set(groups[: max(2, round(len(groups) / every))])
     if len(groups) < 6:
         raise DataError(
@@ -172,11 +182,16 @@ def split_held_out(
             "captioned pictures"
         )
 
+    def wanted(name: str, held: bool) -> bool:
+        if root(whole(name)) in aside:
+            return held and name == whole(name)
+        return not held
+
     def part(held: bool) -> CaptionedPictures:
         return replace(
             data,
-            matching=_where(data.matching, lambda name: (root(name) in aside) == held),
-            grounding=_where(data.grounding, lambda name: (root(name) in aside) == held),
+            matching=_where(data.matching, lambda name: wanted(name, held)),
+            grounding=_where(data.grounding, lambda name: wanted(name, held)),
         )
 
     return part(False), part(True)
@@ -197,6 +212,11 @@ def by_phrase(rows: Iterable[GroundingRow]) -> list[GroundingRow]:
             whole = (((0, len(words)),),) * len(each)
             found.append(row._replace(caption=words, boxes=tuple(each), spans=whole))
     return found
+
+
+def whole(name: str) -> str:
+    """The picture that a view is of; the name itself where it is none."""
+    return name.partition(VIEW)[0]
 
 
 def _where(rows: Sequence, wanted: Callable[[str], bool]) -> tuple:
