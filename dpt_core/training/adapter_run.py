@@ -65,6 +65,9 @@ READ_AT = 500
 HELD_OUT, TRIED, WHITENED, SHOWN = 192, 512, 256, 8
 """Examples to tell by, of the trial, to whiten by, and shown with their boxes; at most."""
 
+ENOUGH = 6000
+"""Captioned pictures, views among them, above which no view is added: each has to be encoded."""
+
 VALUES = 2**28
 """Features, in numbers, that are looked at for whitening, and kept of held-out examples."""
 
@@ -315,10 +318,12 @@ class AdapterRun:
 
 
 def prepared(data: CaptionedPictures, settings: RunSettings) -> CaptionedPictures:
-    """Data as a recipe wants it: with views, and without the further negatives it does not use."""
+    """Data as a recipe wants it: with views, as far as pictures are few, and without the further
+    negatives that it does not use."""
     if not settings.chosen.others:
         data = replace(data, others={})
-    return with_views(data, settings.chosen.views, settings.seed)
+    count = min(settings.chosen.views, max(1, ENOUGH // max(1, len(data.matching))))
+    return with_views(data, count, settings.seed)
 
 
 class LiveTask(ProbingTask):

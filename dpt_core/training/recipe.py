@@ -20,7 +20,7 @@ class Recipe:
         recognition, calibration: coefficients of the losses that the paper does not have.
         whitened: train the adapter's input in whitened coordinates.
         patches: take squares of cells as one where the feature map is fine.
-        views: of each picture, see :func:`~.data.views.with_views`.
+        views: of each picture at most, see :func:`~.data.views.with_views`.
         others: recognise among further hard negatives of each caption, too.
         lean: towards low noise levels, see :class:`~.features.NoisedExamples`.
         learning_rate, schedule, warmup: of the optimiser.

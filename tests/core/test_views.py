@@ -150,6 +150,16 @@ def test_the_published_recipe_has_neither():
     assert len(ours.matching) > 2 * len(data.matching) and ours.others
 
 
+def test_only_few_pictures_need_views():
+    row = SCENES.matching[0]
+    for count, views in ((2000, 3), (3000, 2), (3001, 1)):
+        rows = tuple(row._replace(image=f"{n}", negative_images=()) for n in range(count))
+        data = replace(SCENES, matching=rows, grounding=())
+        trained = split_held_out(data)[0]
+        ours = split_held_out(prepared(data, RunSettings()))[0]
+        assert len(ours.matching) == views * len(trained.matching)
+
+
 def test_levels_lean_to_low_noise():
     for lean, mean in ((1.0, 500), (2.0, 333)):
         examples = NoisedExamples(SCENES, 0, 400, lean=lean)
