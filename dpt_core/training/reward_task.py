@@ -37,7 +37,7 @@ class RewardConfig:
             multiplies only what the caption changes.
         rank, layers: of the LoRA, see :func:`~dpt_core.training.lora.add_lora`.
         prompts_at_once: whose candidates are drawn together and kept in one file.
-        strengths: of the LoRA, of which the best by the development figure is kept.
+        strengths: of the first round's LoRA, of which the best by the development figure is kept.
         control: learn all pictures alike, with the denoising loss only: what tuning on one's own
             pictures does without scores.
     """

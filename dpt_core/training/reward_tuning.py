@@ -63,8 +63,8 @@ def tune_by_reward(
         prompts: what is drawn.
         folder: where the run lives.
         config: settings.
-        figure: on development prompts; it chooses the strength of each round's LoRA, and rounds end
-            when it falls. Without one all rounds are run, and the last is kept as learned.
+        figure: on development prompts; it chooses the strength of the first round's LoRA, and
+            rounds end when it falls. Without one all are run, and the last is kept as learned.
 
     Returns:
         The adapter with the LoRA of the best round.
@@ -89,7 +89,8 @@ def tune_by_reward(
         lora = load_checkpoint(made).lora
         value = None
         if figure is not None:
-            lora, value = _strongest(figure, pipeline, lora, place, config.strengths)
+            strengths = config.strengths if number == 1 else (1.0,)  # which has its strength then
+            lora, value = _strongest(figure, pipeline, lora, place, strengths)
         if value is not None and best_figure is not None and value < best_figure:
             logger.info("round %d draws worse (%.4f < %.4f): stopped", number, value, best_figure)
             break
