@@ -217,3 +217,14 @@ def test_score_curves():
     assert empty.shape == (512, 768, 3)
     colours = {tuple(pixel) for pixel in drawn.reshape(-1, 3).tolist()}
     assert {(31, 119, 180), (255, 127, 14)} <= colours  # a line each
+
+
+def test_plain_curves_are_drawn_behind_the_corrected_ones():
+    ours = {step: [0.3 + 0.1 * step, 0.5] for step in range(3)}
+    plain = {step: [0.3, 0.45] for step in range(5)}
+    alone, both = score_curves(ours), score_curves(ours, plain)
+    assert (alone != both).any()
+    assert (score_curves(ours, {}) == alone).all()
+    # What is dashed has their colours, paler.
+    seen = [{tuple(pixel) for pixel in each.reshape(-1, 3).tolist()} for each in (alone, both)]
+    assert any(red < 170 and blue > 200 for red, _, blue in seen[1] - seen[0])
