@@ -9,7 +9,6 @@ from typing import NamedTuple, Protocol
 
 import torch
 from PIL import Image
-from torchvision.transforms import v2
 
 from .examples import DataError
 from .lines import shorten
@@ -79,6 +78,8 @@ class ImageFolder:
     """
 
     def __init__(self, folder: str | Path, size: int) -> None:
+        from torchvision.transforms import v2  # late: the host imports this file when it starts
+
         self.folder, self.size = Path(folder), size
         check_size(size)
         if not self.folder.is_dir():
