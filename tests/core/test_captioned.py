@@ -109,7 +109,10 @@ def test_negatives_of_the_data_win():
         return [f"no {caption}"] * limit if caption == "b" else []
 
     auto = with_negatives(data, "auto", make)
-    assert asked == ["b"] and (auto.captions, auto.with_negative) == (2, 2)
+    assert asked == ["a", "b"]  # each once: what is made is a further negative of all captions
+    assert (auto.captions, auto.with_negative) == (2, 2)
+    assert set(auto.data.others) == {"b"} and set(auto.data.others["b"]) == {"no b"}
+    assert not with_negatives(data, "file", make).data.others
     assert auto.data.matching[0].negative_captions == ("not a",)
     assert set(auto.data.matching[2].negative_captions) == {"no b"}
     assert with_negatives(data, "file", make).with_negative == 1
