@@ -51,11 +51,11 @@ def score_curves(
     if steps:
         for picture, line in enumerate(zip(*(scores[step] for step in steps), strict=True)):
             axes.plot([step + 1 for step in steps], line, marker=".", label=f"image {picture + 1}")
-        behind = zip(axes.get_lines(), zip(*(plain or {}).values(), strict=True), strict=False)
-        for line, values in list(behind):
-            at, colour = [step + 1 for step in plain], line.get_color()
-            axes.plot(at, values, "--", color=colour, alpha=0.5, linewidth=1, zorder=1)
         if plain:
+            at, behind = [step + 1 for step in plain], zip(*plain.values(), strict=True)
+            for line, values in zip(axes.get_lines(), behind, strict=False):
+                colour = line.get_color()
+                axes.plot(at, values, "--", color=colour, alpha=0.5, linewidth=1, zorder=1)
             axes.plot([], [], "--", color="grey", linewidth=1, label="plain")
         if len(scores[steps[0]]) <= 10:
             axes.legend(frameon=False)

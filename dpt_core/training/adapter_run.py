@@ -160,7 +160,7 @@ class AdapterRun:
     def _train(self) -> Checkpoint:
         rest, held = split_held_out(self.data)
         tap = self.tap(rest)
-        told_by = self._prepare(held, tap)
+        told_by = self._prepare(replace(held, others={}), tap)
         self._kept = self._keep("held-out", tap, told_by)
         self._shown = (
             [told_by[n] for n in range(min(SHOWN, len(told_by)))] if held.grounding else []

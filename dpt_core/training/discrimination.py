@@ -87,7 +87,7 @@ class ProbingTask(nn.Module):
         if len(features) > len(PAIRS):
             found = self.adapter(features[-1], timesteps)
             phrases, targets = self._targets(batch.grounding, timesteps.device)
-        texts = self.adapter.compared(batch.texts.flatten(0, 1)).unflatten(0, batch.texts.shape[:2])
+        texts = self.adapter.compared(batch.texts)
         pairs = MatchingPairs.from_passes(queries, texts[:, :3])
         others = texts[:, 3:].flatten(0, 1) if texts.shape[1] > 3 else None
         return probing_losses(

@@ -89,7 +89,8 @@ def tune_by_reward(
         lora = load_checkpoint(made).lora
         value = None
         if figure is not None:
-            strengths = config.strengths if number == 1 else (1.0,)  # which has its strength then
+            # What later rounds change cannot be strengthened without the rest.
+            strengths = config.strengths if number == 1 else (1.0,)
             lora, value = _strongest(figure, pipeline, lora, place, strengths)
         if value is not None and best_figure is not None and value < best_figure:
             logger.info("round %d draws worse (%.4f < %.4f): stopped", number, value, best_figure)

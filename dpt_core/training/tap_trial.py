@@ -58,10 +58,12 @@ def compare_taps(
     pooled: dict[str, list[torch.Tensor]] = {tap: [] for tap in taps}
     texts = []
     for first in range(0, len(examples), AT_ONCE):
-        some = [each._replace(grounding=None) for each in examples[first : first + AT_ONCE]]
+        some = [
+            each._replace(grounding=None, others=()) for each in examples[first : first + AT_ONCE]
+        ]
         for tap, features in read_batch(source, taps, some).items():
             pooled[tap].append(_pooled(features.float()).cpu())
-        texts.append(read_texts(source, some)[:, :3].cpu())
+        texts.append(read_texts(source, some).cpu())
     y = torch.cat(texts)  # [N, 3, D]
     y = (y - y.flatten(0, 1).mean(0)) / y.flatten(0, 1).std(0).clamp(min=1e-6)
     return {tap: _parted(torch.cat(each, dim=1), y) for tap, each in pooled.items()}

@@ -258,8 +258,8 @@ class TuningRun:
         """
         sides, figures = [], []
         for strength in (0.0, *self.settings.strengths):
-            chosen = strengthened(lora, strength)
-            side = self._side(strength, tuned(chosen) if strength else untuned)
+            studio = tuned(strengthened(lora, strength)) if strength else untuned
+            side = self._side(strength, studio)
             one = [untuned.rewards(latent[None], text)
                    for latent, text in zip(side, self._aside, strict=True)]  # fmt: skip
             sides.append(side)

@@ -16,7 +16,7 @@ import torch
 from comfy.patcher_extension import WrappersMP
 
 from ...dpt_core.correction import Correction
-from ...dpt_core.corrector import Corrector
+from ...dpt_core.corrector import Corrector, mean_by_picture
 from .adapter import LoadedAdapter
 from .backbones.registry import check_backbone
 from .calls import ModelCall
@@ -170,13 +170,26 @@ class Run:
 
     def begin(self, call: ModelCall, rows: ConditionalRows) -> None:
         """Tell the listener from where the run begins, at its first call."""
-        if self.began or (told := getattr(self._listener, "began", None)) is None:
-            self.began = True
+        told = None if self.began else getattr(self._listener, "began", None)
+        self.began = True
+        if told is None:
             return
-        self.began, digest = True, hashlib.sha256()
+        digest = hashlib.sha256()
         for each in (call.x[rows.index], rows.text, torch.tensor(self.corrector.starts)):
             digest.update(each.detach().float().cpu().contiguous().numpy().tobytes())
         told(digest.hexdigest())
+
+    def read(self, executor: Any, call: ModelCall) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """A call's result, which stays as it is, and the pictures' scores `[B]` read on the way.
+
+        None in their place where no row draws the prompt, or the pass never came to the tap.
+        """
+        rows = self.targets.rows_of(call)
+        if rows is None:
+            return call.run(executor), None
+        self.begin(call, rows)
+        denoised, scores = self.scorer.read_along(executor, call, rows)
+        return denoised, None if scores is None else mean_by_picture(scores, rows.image)
 
     def corrected(self, executor: Any, call: ModelCall, rows: ConditionalRows) -> torch.Tensor:
         """A call's result with its conditional rows corrected.

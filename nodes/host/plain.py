@@ -8,7 +8,6 @@ import torch
 from comfy.patcher_extension import WrappersMP
 
 from ...dpt_core.correction import Correction
-from ...dpt_core.corrector import mean_by_picture
 from .adapter import LoadedAdapter
 from .backbones.registry import check_backbone
 from .calls import ModelCall
@@ -60,12 +59,10 @@ class ScoreReader:
         """Around the model call, which stays as it is."""
         call = ModelCall.of_arguments(*args, **inputs)
         run = call.options.get(KEY)
-        rows = run.targets.rows_of(call) if run is not None else None
-        if rows is None:
+        if run is None:
             return call.run(executor)
-        run.begin(call, rows)
-        denoised, scores = run.scorer.read_along(executor, call, rows)
+        denoised, scores = run.read(executor, call)
         if scores is not None:
             step = run.corrector.step_at(float(call.sigma[0]))
-            self._listener(step, run.corrector.steps, mean_by_picture(scores, rows.image))
+            self._listener(step, run.corrector.steps, scores)
         return denoised

@@ -309,12 +309,11 @@ class Round:
             return self._reread(executor, call.with_options(**{CORRECTION: None}).uncached(), run)
         step = step_at(sigma, self._starts)
         corrects = self._correction.strength > 0 and run.corrector.is_due(sigma)
-        rows = None if corrects else run.targets.rows_of(call)
-        if rows is None:
+        if corrects:
             return call.run(executor)
-        denoised, scores = run.scorer.read_along(executor, call, rows)
+        denoised, scores = run.read(executor, call)
         if scores is not None:
-            self._noted(step, len(self._starts), mean_by_picture(scores, rows.image))
+            self._noted(step, len(self._starts), scores)
         return denoised
 
     def _reread(self, executor: Any, call: ModelCall, run: Run) -> torch.Tensor:

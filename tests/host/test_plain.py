@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from dpt_pack.dpt_core.correction import PRESETS
+from dpt_pack.dpt_core.correction import Correction
 from dpt_pack.nodes import ksampler
 from dpt_pack.nodes.host import progress
 from dpt_pack.nodes.host.correction import with_self_correction
@@ -82,7 +82,7 @@ def test_a_run_that_is_corrected_late_shows_it():
     model, adapter = tiny_model("sd15"), tiny_adapter()
     sample(with_scores_read(model, adapter, ShowPlainScores("1")), seed=12)
     listener = ShowScores("2")
-    late = PRESETS["published"].__class__(start_percent=0.5, end_percent=1.0)
+    late = Correction(start_percent=0.5, end_percent=1.0)
     sample(with_self_correction(model, adapter, late, listener), seed=12)
     assert sorted(listener.plain) == [0, 1, 2, 3]
     assert min(listener.scores) > 0
