@@ -16,7 +16,8 @@ from .backbones.registry import backbone_of, network_name
 from .correction import Correction
 from .diffusers import self_correcting, text_vectors
 from .lora import merge_lora
-from .search import Search, Searching
+from .search import Search
+from .searching import Searching
 
 
 @dataclass(frozen=True)

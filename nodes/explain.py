@@ -1,21 +1,23 @@
 """Tell which part of a prompt holds in pictures."""
 
+from __future__ import annotations
+
 import json
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from comfy_api.latest import io
 
 from ..dpt_core.compare import THEMES
-from ..dpt_core.explain import explain, questions
-from ..dpt_core.explanation import Explanation, draw, failed_mask
-from ..dpt_core.phrases import take_apart
 from ..dpt_core.plots import drawn
 from .host.adapter import AdapterIO, LoadedAdapter
 from .host.aliases import search_aliases
-from .host.explain import read_evidence
 from .host.pictures import to_image
 from .host.progress import show
+
+if TYPE_CHECKING:
+    from ..dpt_core.explanation import Explanation
 
 
 class Explain(io.ComfyNode):
@@ -105,6 +107,11 @@ class Explain(io.ComfyNode):
         seed: int,
         theme: str,
     ) -> io.NodeOutput:
+        from ..dpt_core.explain import explain, questions
+        from ..dpt_core.explanation import draw, failed_mask
+        from ..dpt_core.phrases import take_apart
+        from .host.explain import read_evidence
+
         parts = take_apart(prompt)
         every = read_evidence(model, adapter, vae, images, clip, questions(parts), seed)
         found = [explain(parts, each) for each in every]

@@ -1,17 +1,21 @@
 """Train an adapter on the wired model."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
-from ..dpt_core.training.data.rows import CaptionedPictures
 from ..dpt_core.training.recipe import RunSettings
 from .correction_inputs import setting_inputs
 from .host.adapter import AdapterIO, managed
 from .host.aliases import search_aliases
 from .host.pictures import to_image
 from .host.progress import show
-from .host.training import DataIO, LossMapIO, losses_of, train_adapter
+from .host.wires import DataIO, LossMapIO
+
+if TYPE_CHECKING:
+    from ..dpt_core.training.data.rows import CaptionedPictures
 
 
 class TrainAdapter(io.ComfyNode):
@@ -58,6 +62,8 @@ class TrainAdapter(io.ComfyNode):
         run_name: str,
         **settings: Any,
     ) -> io.NodeOutput:
+        from .host.training import losses_of, train_adapter
+
         settings = RunSettings(**settings | {"tap": settings["tap"].strip()})
         node = cls.hidden.unique_id
         trained = train_adapter(model, clip, vae, data, settings, run_name, node)

@@ -1,26 +1,26 @@
 """Captioned pictures to train an adapter on."""
 
+from __future__ import annotations
+
 import json
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import folder_paths
 from comfy_api.latest import io
 
-from ..dpt_core.demo.scenes import demo_scenes, shapes_boxes
-from ..dpt_core.negatives import hard_negatives
 from ..dpt_core.plots import drawn
-from ..dpt_core.training.data.captioned import from_lists, read_folder
-from ..dpt_core.training.data.drawn import from_drawn
 from ..dpt_core.training.data.images import LARGEST, check_size
-from ..dpt_core.training.data.rows import NEGATIVES, CaptionedPictures, with_negatives
-from ..dpt_core.training.report import data_sheet
+from ..dpt_core.training.data.rows import NEGATIVES, with_negatives
 from .ground_phrase import BoxesIO
 from .host.aliases import search_aliases
 from .host.pictures import to_image
 from .host.progress import show
 from .host.selection import split_images
-from .host.training import DataIO
+from .host.wires import DataIO
+
+if TYPE_CHECKING:
+    from ..dpt_core.training.data.rows import CaptionedPictures
 
 SCENES = {f"demo scenes ({count:,})": count for count in (2000, 200)}
 """Choices that need no folder."""
@@ -112,6 +112,9 @@ class TrainingData(io.ComfyNode):
         boxes: list | None = None,
         parts: list | None = None,
     ) -> io.NodeOutput:
+        from ..dpt_core.negatives import hard_negatives
+        from ..dpt_core.training.report import data_sheet
+
         told = ""
         if parts:
             data, told = read_drawn(size[0], images, captions, boxes, parts)
@@ -135,6 +138,9 @@ def read_data(
     Raises:
         ValueError: captions or boxes without images; an impossible size; or see the readers.
     """
+    from ..dpt_core.demo.scenes import demo_scenes
+    from ..dpt_core.training.data.captioned import from_lists, read_folder
+
     check_size(size)
     if images:
         pictures = [each[0, ..., :3] for each in split_images(images)]
@@ -156,6 +162,9 @@ def read_drawn(
         ValueError: captions beside parts, no images, parts that are no JSON; or see
             :func:`~.dpt_core.training.data.drawn.from_drawn`.
     """
+    from ..dpt_core.demo.scenes import shapes_boxes
+    from ..dpt_core.training.data.drawn import from_drawn
+
     check_size(size)
     if captions or not images:
         given = "captions too" if captions else "no images"

@@ -1,20 +1,24 @@
 """Tune a LoRA on the model's own pictures, by their scores."""
 
-from typing import Any
+from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING, Any
+
 from comfy_api.latest import io
 
 from ..dpt_core.plots import drawn
-from ..dpt_core.training.report import tuning_sheet
-from ..dpt_core.training.reward_task import STRENGTHS
-from ..dpt_core.training.tuning_run import Tuned, TuneSettings
+from ..dpt_core.training.tuning_settings import STRENGTHS, TuneSettings
 from .correction_inputs import setting_inputs
 from .host.adapter import AdapterIO, LoadedAdapter
 from .host.aliases import search_aliases
 from .host.pictures import to_image
 from .host.progress import show
-from .host.training import LossMapIO, OnNode, run_folder
+from .host.wires import LossMapIO
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..dpt_core.training.tuning_run import Tuned
 
 
 class TuneLoRA(io.ComfyNode):
@@ -96,7 +100,8 @@ class TuneLoRA(io.ComfyNode):
         run_name: str,
         **settings: Any,
     ) -> io.NodeOutput:
-        from .host.studio import HostStudio, encoder, tune  # weight adapters are new in the host
+        from .host.studio import HostStudio, encoder, tune
+        from .host.training import OnNode, run_folder
 
         node = cls.hidden.unique_id
         studio = HostStudio(model, adapter, encoder(clip), latent_image, sampling_steps, cfg)
@@ -113,6 +118,8 @@ class TuneLoRA(io.ComfyNode):
 
 
 def _sheet(found: Tuned, vae: object) -> object:
+    from ..dpt_core.training.report import tuning_sheet
+
     return tuning_sheet(found, [_decoded(vae, side[:4]) for side in found.pictures])
 
 

@@ -18,14 +18,10 @@ from ..boxes import grounding_hits
 from ..files import write_json, write_text
 from ..fingerprints import file_digest
 from ..reading import TIMESTEP, encode_pixels, matching_scores, noise_of, read_boxes
-from ..training.data import (
-    GroundingDataset,
-    HardNegativeTable,
-    JsonlGrounding,
-    JsonlMatching,
-    MatchingDataset,
-    RefCoco,
-)
+from ..training.data.datasets import GroundingDataset, MatchingDataset
+from ..training.data.hard_negatives import HardNegativeTable
+from ..training.data.jsonl import JsonlGrounding, JsonlMatching
+from ..training.data.refcoco import RefCoco
 from .models import Models
 from .processes import ALONE, Processes, Share
 from .run import RunFolder, missing

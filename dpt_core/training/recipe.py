@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..config import AdapterConfig
-from ..losses import LossWeights
 from ..settings import check_settings, setting
 from .config import MOST, LoopConfig
+
+if TYPE_CHECKING:
+    from ..losses import LossWeights
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class Recipe:
 
     def weights(self) -> LossWeights:
         """Coefficients of the losses."""
+        from ..losses import LossWeights  # late: the host reads these settings when it starts
+
         return LossWeights(recognition=self.recognition, calibration=self.calibration)
 
     def loop(self, settings: RunSettings, batch_size: int) -> LoopConfig:

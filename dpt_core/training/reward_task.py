@@ -17,9 +17,7 @@ from .config import LoopConfig
 from .lora import ATTENTION, FEED_FORWARD
 from .rewards import LEVELS as REWARD_LEVELS
 from .rewards import RewardPrompt, advantages
-
-STRENGTHS = (1.0, 2.0, 3.0, 4.0)
-"""Of a LoRA, that are tried: what is learned points the right way, but stops short of what pays."""
+from .tuning_settings import STRENGTHS
 
 
 @dataclass(frozen=True)

@@ -20,17 +20,12 @@ from ..host_names import stored
 from ..losses import LossWeights
 from .backbone import Backbone, PhraseEncoder
 from .config import LoopConfig
-from .data import (
-    GroundingDataset,
-    HardNegativeTable,
-    JsonlGrounding,
-    JsonlMatching,
-    MatchingDataset,
-    RefCoco,
-    images_digest,
-    precompute,
-    with_latents,
-)
+from .data.datasets import GroundingDataset, MatchingDataset, images_digest
+from .data.hard_negatives import HardNegativeTable
+from .data.jsonl import JsonlGrounding, JsonlMatching
+from .data.latents import with_latents
+from .data.precompute import precompute
+from .data.refcoco import RefCoco
 from .discrimination import DiscriminationTask, Pairs, collate
 from .loop import train
 from .lora import ATTENTION, RANK, add_lora, lora_of

@@ -22,70 +22,18 @@ from torch import nn
 from ..files import write_json, write_tensors
 from ..lora import strengthened
 from ..losses import score_weighted_loss
-from ..settings import check_settings, setting
 from .backbone import LEVELS
-from .config import MOST, LoopConfig
 from .features import in_shards
 from .loop import CHECKPOINT as STATE
 from .loop import Interrupted, train
 from .observer import Observer
-from .reward_task import STRENGTHS, ScoredPicture, ScoredPictures
+from .reward_task import ScoredPicture, ScoredPictures
 from .rewards import RewardPrompt
 from .state import read_losses, settle
+from .tuning_settings import TuneSettings
 
 DEVELOPMENT = 8
 """Every so many-th prompt is not trained on but tells whether the LoRA helps."""
-
-
-@dataclass(frozen=True)
-class TuneSettings:
-    """Settings of a run.
-
-    Attributes:
-        candidates: pictures of each prompt, at least 2; none is corrected, for correction raises
-            the score of wrong pictures too.
-        steps, batch_size, learning_rate: of the optimiser.
-        rank: of the LoRA.
-        seed: of everything random.
-        earliest: least noise level that is trained; layouts form above.
-        anchored: share of a batch without prompt, held to the untuned prediction.
-        strengths: of the LoRA, of which the best is kept.
-
-    Raises:
-        ValueError: a setting is out of range.
-    """
-
-    candidates: int = setting(8, "Pictures of each prompt.", minimum=2, maximum=64)
-    steps: int = setting(300, "Steps of training the LoRA.", minimum=1, maximum=1_000_000)
-    batch_size: int = setting(8, "Pictures in a step.", minimum=1, maximum=1024)
-    learning_rate: float = setting(
-        5e-4,
-        "How fast it learns. Lower it for large models.",
-        minimum=0.000001, maximum=0.1, step=0.000001,
-    )  # fmt: skip
-    rank: int = setting(16, "Of the LoRA.", minimum=1, maximum=256)
-    seed: int = setting(0, "Of everything random.", minimum=0, maximum=MOST - 1)
-    earliest: int = 500
-    anchored: float = 1 / 8
-    strengths: tuple[float, ...] = STRENGTHS
-
-    def __post_init__(self) -> None:
-        check_settings(self)
-        self.loop()
-
-    def loop(self) -> LoopConfig:
-        """Settings of the training loop."""
-        return LoopConfig(
-            steps=self.steps,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            schedule="cosine",
-            warmup=min(10, self.steps // 10),
-            betas=(0.9, 0.99),
-            weight_decay=0.0,
-            seed=self.seed,
-            save_every=max(1, self.steps // 8),
-        )
 
 
 class Studio(Protocol):

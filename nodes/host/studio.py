@@ -27,7 +27,8 @@ from ...dpt_core.lora import GENERIC, lora_key
 from ...dpt_core.training.loop import Interrupted
 from ...dpt_core.training.observer import Observer
 from ...dpt_core.training.rewards import LEVELS
-from ...dpt_core.training.tuning_run import Tuned, TuneSettings, TuningRun
+from ...dpt_core.training.tuning_run import Tuned, TuningRun
+from ...dpt_core.training.tuning_settings import TuneSettings
 from .adapter import LoadedAdapter, managed
 from .backbones.registry import backbone_of, check_backbone
 from .encode import encode_prompt

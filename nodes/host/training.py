@@ -14,7 +14,6 @@ import comfy.model_management as management
 import folder_paths
 import torch
 from comfy.utils import ProgressBar
-from comfy_api.latest import io
 from einops import rearrange
 
 from ...dpt_core.fingerprints import fingerprint
@@ -32,9 +31,6 @@ from .passes import HostPasses, with_passes
 from .progress import show
 from .read_once import encode_pictures
 from .text_store import Encode, HostTexts
-
-DataIO = io.Custom("DPT_DATA")
-LossMapIO = io.Custom("LOSS_MAP")
 
 RUNS = "dpt"
 """Folder of runs, in the host's output folder."""

@@ -13,15 +13,12 @@ from patience import in_time
 from PIL import Image
 
 from dpt_core.training.backbone import Backbone, PhraseEncoder
-from dpt_core.training.data import (
-    DataError,
-    HardNegativeTable,
-    JsonlGrounding,
-    JsonlMatching,
-    RefCoco,
-    images_digest,
-)
+from dpt_core.training.data.datasets import images_digest
+from dpt_core.training.data.examples import DataError
+from dpt_core.training.data.hard_negatives import HardNegativeTable
 from dpt_core.training.data.images import ImageFolder
+from dpt_core.training.data.jsonl import JsonlGrounding, JsonlMatching
+from dpt_core.training.data.refcoco import RefCoco
 
 GOOD = {
     "image": "a.png", "caption": "a red cube", "negative": "a ball",

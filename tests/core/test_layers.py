@@ -10,7 +10,8 @@ from typing import NamedTuple
 import pytest
 
 CORE = Path(__file__).resolve().parents[2] / "dpt_core"
-MODULES = {path: path.relative_to(CORE.parent).with_suffix("") for path in CORE.rglob("*.py")}
+PACK = CORE.parent
+MODULES = {path: path.relative_to(PACK).with_suffix("") for path in CORE.rglob("*.py")}
 
 HOST = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "nodes", "server"}
 LATE = {"accelerate", "diffusers", "matplotlib", "peft", "rich", "tqdm", "transformers"}
@@ -25,6 +26,13 @@ ABOVE = {
 }
 """Room → the rooms that it must not import. The modules of no room, the method itself, import none
 of them."""
+
+RUNS = {
+    "dpt_core.explain", "dpt_core.generation", "dpt_core.searching",
+    "dpt_core.demo.scenes", "dpt_core.training.adapter_run", "dpt_core.training.loop",
+    "dpt_core.training.report", "dpt_core.training.tuning_run", "nodes.host.training",
+}  # fmt: skip
+"""What only a run needs: nodes import it when they run, for everybody waits for the start."""
 
 ROOMS = {"shapes", "losses", "training", "demo", "evaluation", "cli"}
 
@@ -44,7 +52,7 @@ class Import(NamedTuple):
 
 
 def imports_of(path: Path) -> Iterator[Import]:
-    package = MODULES[path].parts[:-1]
+    package = path.relative_to(PACK).parts[:-1]
 
     def read(node: ast.AST, late: bool) -> Iterator[Import]:
         for child in ast.iter_child_nodes(node):
@@ -102,3 +110,18 @@ def test_the_method_never_imports_the_host():
 
 def test_heavy_packages_are_imported_where_they_are_used():
     assert faults(lambda path, one: one.name.split(".")[0] in LATE and not one.late) == []
+
+
+def test_the_start_does_not_wait_for_what_a_run_needs():
+    left, found = list((PACK / "nodes").glob("*.py")), set()
+    while left:
+        for one in imports_of(left.pop()):
+            if one.late:
+                continue
+            for name in (one.name, one.name.rpartition(".")[0]):
+                path = PACK.joinpath(*name.split(".")).with_suffix(".py")
+                if name not in found and path.exists():
+                    found.add(name)
+                    left.append(path)
+    assert "dpt_core.training.recipe" in found  # settings are on the nodes
+    assert found & RUNS == set()

@@ -14,17 +14,13 @@ from PIL import Image
 from safetensors import safe_open
 from torch.utils.data import DataLoader
 
-from dpt_core.training.data import (
-    DataError,
-    HardNegativeTable,
-    JsonlGrounding,
-    JsonlMatching,
-    RefCoco,
-    images_digest,
-    precompute,
-    with_latents,
-)
-from dpt_core.training.data.datasets import mentioned_images
+from dpt_core.training.data.datasets import images_digest, mentioned_images
+from dpt_core.training.data.examples import DataError
+from dpt_core.training.data.hard_negatives import HardNegativeTable
+from dpt_core.training.data.jsonl import JsonlGrounding, JsonlMatching
+from dpt_core.training.data.latents import with_latents
+from dpt_core.training.data.precompute import precompute
+from dpt_core.training.data.refcoco import RefCoco
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "black": (0, 0, 0)}
 

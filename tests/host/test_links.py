@@ -15,7 +15,7 @@ from comfy_server import Server
 from dpt_pack.dpt_core.correction import Correction
 from dpt_pack.dpt_core.search import Search
 from dpt_pack.dpt_core.training.recipe import RunSettings
-from dpt_pack.dpt_core.training.tuning_run import TuneSettings
+from dpt_pack.dpt_core.training.tuning_settings import TuneSettings
 
 from benchmarks.soak import Prompt, any_sampler, corrected, explained, looked_at, node, search
 

@@ -11,8 +11,7 @@ import pytest
 import torch
 from dpt_pack.dpt_core.training.loop import Interrupted
 from dpt_pack.dpt_core.training.observer import Observer
-from dpt_pack.dpt_core.training.reward_task import STRENGTHS
-from dpt_pack.dpt_core.training.tuning_run import TuneSettings
+from dpt_pack.dpt_core.training.tuning_settings import STRENGTHS, TuneSettings
 from dpt_pack.nodes.host.backbones.registry import backbone_of
 from dpt_pack.nodes.host.lora import with_lora
 from dpt_pack.nodes.host.passes import with_passes
