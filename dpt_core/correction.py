@@ -28,8 +28,8 @@ arXiv 2105.05233, equation 14): far while there is noise, not at all in the end.
 
 MODES = ("exact", "lagged", "guidance")
 """What the gradient moves. exact: the latent it was taken at, before the backbone denoises it, as
-published. The others take it from the backbone's one pass. lagged: the next step's latent
-(:func:`lagged_move`).
+published. The others take it from the backbone's one pass. lagged: the latents of the next steps
+(:func:`lagged_move`), until another gradient is taken.
 guidance: the prediction of that pass, `x̂₀ + (move of z)/√ᾱ`, as a classifier guides."""
 
 
@@ -62,7 +62,8 @@ class Correction:
     )  # fmt: skip
     every_n_steps: int = setting(
         1,
-        "Correct every n-th step of the sampler only. The paper corrects every step (1).",
+        "Take a gradient at every n-th step only. Lagged, the steps between keep the last move; "
+        "otherwise they are plain. The paper takes one at every step (1).",
         minimum=1, maximum=1000,
     )  # fmt: skip
     mode: str = setting(
@@ -130,7 +131,7 @@ CUSTOM = "custom"
 
 PRESETS = {
     "balanced": Correction(),
-    "fast": Correction(end_percent=0.3),
+    "fast": Correction(end_percent=0.8, every_n_steps=2),
     "published": Correction(0.5, 0.0, 1.0, 1, "exact", "published", 1),
 }
 """Settings by name, the default first: from a sweep in the shapes world, and the paper's."""

@@ -166,7 +166,18 @@ class Corrector:
         first, last = map(self._path.reached, (wanted.start_percent, wanted.end_percent))
         index = self.step_at(sigma) + self._offset
         inside = last * (1 - ROUNDING) <= sigma <= first * (1 + ROUNDING)
-        return inside and index % wanted.every_n_steps == 0
+        return inside and (wanted.mode == "lagged" or index % wanted.every_n_steps == 0)
+
+    def is_read(self, sigma: float) -> bool:
+        """Whether a call at a noise level takes a gradient, and its score with it.
+
+        Lagged, the steps between keep the last move, and so does the last one: what its gradient
+        asks for would move nothing.
+        """
+        index = self.step_at(sigma) + self._offset
+        if not self.is_due(sigma) or index % self.correction.every_n_steps:
+            return False
+        return self.correction.mode != "lagged" or self._goes_on(sigma)
 
     def correct(self, rows: Rows) -> Corrected:
         """What a call that is due is to do.
@@ -192,7 +203,8 @@ class Corrector:
         return Corrected(move)
 
     def _lagged(self, rows: Rows) -> Corrected:
-        """Move the rows by the gradients of earlier calls; keep what this call's asks for.
+        """Move the rows by the gradients of earlier calls; keep what this call's asks for, if it is
+        its turn to take one.
 
         A latent that no earlier call has seen (a run that begins part-way, a tile that was not
         there before) moves by its own gradient; the first one of a run from noise not at all, if
@@ -202,10 +214,18 @@ class Corrector:
         before, found = self._earlier(rows)
         noisiest = float(self._path.level(rows.sigma[:1])) >= NOISIEST
         first = not self._before.x and noisiest and self._goes_on(float(rows.sigma[0]))
+        reads = self.is_read(float(rows.sigma[0]))
         if not first and not found.all():
-            own = self._wanted(rows.gradients(rows.x)[1], rows, noise)
+            scores, gradient = rows.gradients(rows.x)
+            own = self._wanted(gradient, rows, noise)
             before = torch.where(_like(found, own), before, own)
+            if not reads:
+                self._note(rows, scores)
         move = (before / noise.scale).to(rows.x)
+        if not reads:
+            self.corrected.add(self.step_at(float(rows.sigma[0])))
+            self._keep(rows, move, before)
+            return Corrected(move)
         predicted, scores, gradient = rows.predictions(rows.x + move)
         after = before
         if gradient is not None:

@@ -25,8 +25,8 @@ def correction_inputs(*others: str, about: str = "") -> list[io.Input]:
         options=[*PRESETS, *others, CUSTOM],
         default=next(iter(PRESETS)),
         tooltip="balanced: strength 40, lagged, in the first 60% of the steps; the one to begin "
-        f"with. fast: the same in the first 30%. published: as in the paper. {about}custom: the "
-        "settings below appear, and count.",
+        "with. fast: in the first 80%, with a gradient at every second step. published: as in the "
+        f"paper. {about}custom: the settings below appear, and count.",
     )
     # For the front end; not every host takes it as an argument.
     preset.extra_dict["dpt_presets"] = {name: asdict(each) for name, each in PRESETS.items()}

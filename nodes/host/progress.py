@@ -58,7 +58,7 @@ class ShowScores:
         return f" (plain {means[0]:.2f})" if means else ""
 
     def finished(self, run: Corrector) -> None:
-        if not run.corrected:
+        if not run.scores:
             short = "nothing corrected"
             text = (
                 f"nothing corrected: none of the {run.steps} steps lies between start_percent and "
@@ -68,7 +68,7 @@ class ShowScores:
             first, last = run.scores[0].mean(), run.scores[-1].mean()
             done = f"corrected {len(run.corrected)} of {run.steps} steps"
             curve = sparkline(means_of(self.scores))
-            short = f"done: {first:.2f} → {last:.2f}{self._beside(max(run.corrected))}"
+            short = f"done: {first:.2f} → {last:.2f}{self._beside(max(self.scores))}"
             text = f"{short}, {done} {curve}".rstrip()
             short = f"{short} {curve}".rstrip()
         show(self._node_id, text, short)

@@ -16,7 +16,7 @@ from dpt_core.corrector import LEAST_SIGNAL, Corrector
 STEPS = [999.0, 899.0, 799.0, 699.0, 599.0]
 SCHEDULER = SimpleNamespace(alphas_cumprod=torch.linspace(0.999, 0.0047, 1000).double())
 PATH = DiscreteNoise(SCHEDULER)
-LAGGED = Correction(10.0, end_percent=1.0, mode="lagged", step="published")
+LAGGED = Correction(10.0, 0.0, 1.0, 1, "lagged", "published")
 
 
 @dataclass
@@ -117,12 +117,45 @@ def test_a_pass_that_never_comes_to_the_tap_keeps_the_move():
 
 
 def test_steps_are_counted_on_from_an_earlier_run():
-    run = Corrector(replace(LAGGED, every_n_steps=2), PATH)
+    run = Corrector(replace(LAGGED, mode="exact", every_n_steps=2), PATH)
     run.begin(STEPS)
     assert [run.is_due(level) for level in STEPS] == [True, False, True, False, True]
     assert run.is_due(850.0) == run.is_due(899.0)  # inside a step, as second-order samplers call
     run.begin(STEPS, offset=3)
     assert [run.is_due(level) for level in STEPS] == [False, True, False, True, False]
+
+
+def test_the_steps_between_two_gradients_keep_the_last_move():
+    run = begun(replace(LAGGED, every_n_steps=2))
+    assert all(run.is_due(level) for level in STEPS)
+    assert [run.is_read(level) for level in STEPS] == [True, False, True, False, False]
+    moves, asked = [], []
+    for level, value in zip(STEPS, (0.1, 0.1, 0.3, 0.3, 0.3), strict=True):
+        rows = Rows(latents(0), level, texts(0.1))
+        rows.gradients = lambda x, rows=rows, value=value: (
+            rows.asked.append(x), (x.flatten(1).sum(1), torch.full_like(x, value)),
+        )[1]  # fmt: skip
+        todo = run.correct(rows)
+        moves.append(float(todo.move.mean()))
+        asked.append(bool(rows.asked))
+        assert (todo.prediction is None) != asked[-1]  # without a gradient one plain pass does
+    assert asked == [True, False, True, False, False]
+    assert moves == pytest.approx([0.0, 1.0, 1.0, 2.0, 2.0])
+    assert run.corrected == set(range(len(STEPS))) and len(run.scores) == 2
+
+
+def test_nobody_takes_the_gradient_that_nothing_follows():
+    run = begun(replace(LAGGED, end_percent=0.5))
+    due = [level for level in STEPS if run.is_due(level)]
+    assert [run.is_read(level) for level in due] == [True] * (len(due) - 1) + [False]
+
+
+def test_a_single_corrected_step_tells_its_score():
+    run = begun(replace(LAGGED, end_percent=0.05))
+    rows = Rows(latents(0), 999.0, texts(0.1))
+    todo = run.correct(rows)
+    assert todo.move.any() and todo.prediction is None
+    assert len(rows.asked) == len(run.scores) == 1 and run.corrected == {0}
 
 
 def test_nothing_moves_under_the_mask():
