@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,6 +21,17 @@ def inference_mode() -> Iterator[None]:
     """The host runs every node under inference mode."""
     with torch.inference_mode():
         yield
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is written onto nodes."""
+    from dpt_pack.nodes.host.progress import PromptServer
+
+    lines: list[str] = []
+    instance = SimpleNamespace(send_progress_text=lambda text, node: lines.append(text))
+    monkeypatch.setattr(PromptServer, "instance", instance, raising=False)
+    return lines
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ import pytest
 import torch
 from dpt_pack.dpt_core.correction import Correction
 from dpt_pack.nodes import ksampler
-from dpt_pack.nodes.host import progress
 from dpt_pack.nodes.host.correction import with_self_correction
 from dpt_pack.nodes.host.plain import with_scores_read
 from dpt_pack.nodes.host.progress import REMEMBERED, PlainRuns, ShowPlainScores, ShowScores
@@ -18,15 +17,6 @@ from tiny_models import tiny_adapter, tiny_model, tiny_text
 
 SAMPLING = {"seed": 7, "steps": 4, "cfg": 7.5, "sampler_name": "euler", "scheduler": "normal",
             "denoise": 1.0}  # fmt: skip
-
-
-@pytest.fixture
-def lines(monkeypatch) -> list[str]:
-    """What is written onto nodes."""
-    found: list[str] = []
-    server = SimpleNamespace(send_progress_text=lambda text, node: found.append(text))
-    monkeypatch.setattr(progress, "PromptServer", SimpleNamespace(instance=server))
-    return found
 
 
 def run(preset: str, model, adapter, text: int = 1, **changed) -> tuple:
@@ -38,27 +28,27 @@ def run(preset: str, model, adapter, text: int = 1, **changed) -> tuple:
 
 
 @pytest.mark.parametrize("sampler", ["euler", "dpmpp_2m", "heun", "euler_ancestral"])
-def test_the_picture_is_the_plain_samplers(sampler, lines):
+def test_the_picture_is_the_plain_samplers(sampler, told):
     model, adapter = tiny_model("sd15"), tiny_adapter()
     latent, report = run("plain", model, adapter, sampler_name=sampler)
     assert torch.equal(latent["samples"], sample(model, latent=latents(2), sampler=sampler))
     assert report.shape == (1, 512, 768, 3)
-    assert lines[0].startswith("step 1 of 4: score ")
-    assert lines[-1].startswith("plain: ") and len(lines[-1].split()[-1]) == 4
+    assert told[0].startswith("step 1 of 4: score ")
+    assert told[-1].startswith("plain: ") and len(told[-1].split()[-1]) == 4
 
 
-def test_a_correction_from_the_same_noise_shows_it(lines):
+def test_a_correction_from_the_same_noise_shows_it(told):
     model, adapter = tiny_model("sd15"), tiny_adapter()
     run("plain", model, adapter)
-    plain = [float(line.split("score ")[1].split()[0]) for line in lines[:4]]
-    lines.clear()
+    plain = [float(line.split("score ")[1].split()[0]) for line in told[:4]]
+    told.clear()
     run("published", model, adapter)
-    beside = [float(line.split("(plain ")[1].split(")")[0]) for line in lines]
+    beside = [float(line.split("(plain ")[1].split(")")[0]) for line in told]
     assert beside == [*plain, plain[-1]]
     for changed in ({"seed": 8}, {"text": 3}, {"steps": 5}):
-        lines.clear()
+        told.clear()
         run("published", model, adapter, **changed)
-        assert lines and not any("plain" in line for line in lines)
+        assert told and not any("plain" in line for line in told)
 
 
 def test_the_report_shows_it(monkeypatch):

@@ -10,7 +10,6 @@ import torch
 from chains import plain_model
 from comfy_extras import nodes_model_advanced
 from dpt_pack.dpt_core.correction import MODES, PRESETS
-from dpt_pack.nodes.host import progress
 from dpt_pack.nodes.host.correction import with_self_correction
 from dpt_pack.nodes.host.grounding import find_boxes
 from dpt_pack.nodes.host.measure import measure
@@ -25,15 +24,6 @@ from nodes import KSamplerAdvanced
 @pytest.fixture(scope="module")
 def adapter():
     return tiny_adapter()
-
-
-@pytest.fixture
-def told(monkeypatch) -> list[str]:
-    """What is written onto nodes."""
-    lines: list[str] = []
-    server = SimpleNamespace(send_progress_text=lambda text, node: lines.append(text))
-    monkeypatch.setattr(progress.PromptServer, "instance", server, raising=False)
-    return lines
 
 
 def staged(*stages: tuple) -> torch.Tensor:
