@@ -1,8 +1,9 @@
-"""Layers of diffusers' transformers under the host's names, for LoRAs that both can read.
+"""Layers of diffusers' networks under the host's names, for LoRAs that both can read.
 
-The host has queries, keys and values in one layer, and in Flux's single blocks the feed-forward
-network's first layer with them. A LoRA of one of them is a LoRA of the host's layer whose other
-rows are zero; several together are one of their summed rank.
+A UNet's blocks are only counted otherwise. Of transformers the host has queries, keys and values in
+one layer, and in Flux's single blocks the feed-forward network's first layer with them. A LoRA of
+one of them is a LoRA of the host's layer whose other rows are zero; several together are one of
+their summed rank.
 """
 
 from __future__ import annotations
@@ -40,6 +41,13 @@ NAMES: dict[str, dict[str, str]] = {
     },
 }
 """Family → pattern of a layer's path in diffusers → the host's path."""
+
+
+_UNET = re.compile(
+    re.escape(GENERIC)
+    + r"(?:(?P<way>input|output)_blocks\.(?P<n>\d+)|middle_block)\.1\.(?P<rest>.+)"
+)
+"""A layer of a UNet's attention in the host's count of blocks, where the second part attends."""
 
 
 class Part(NamedTuple):
@@ -117,18 +125,35 @@ def stored(network: nn.Module, lora: Mapping[str, torch.Tensor]) -> dict[str, to
     return made
 
 
+def unet_path(name: str, layers: int) -> str:
+    """The path in diffusers of a UNet's attention layer; a name of another kind stays.
+
+    Args:
+        name: the host's path, `diffusion_model.input_blocks.1.1.…`.
+        layers: per block.
+    """
+    if not (match := _UNET.fullmatch(name)):
+        return name
+    if match["way"] is None:
+        return f"mid_block.attentions.0.{match['rest']}"
+    first = match["way"] == "input"  # the host counts the first convolution as a block
+    block, place = divmod(int(match["n"]) - first, layers + 1)
+    return f"{'down' if first else 'up'}_blocks.{block}.attentions.{place}.{match['rest']}"
+
+
 def own_updates(
     network: nn.Module, lora: Mapping[str, torch.Tensor]
 ) -> Iterator[tuple[str, LoraUpdate]]:
     """A LoRA's updates by the paths of a diffusers network, whichever names it has."""
+    layers = getattr(getattr(network, "config", None), "layers_per_block", None)
     hosts: dict[str, list[tuple[str, Part]]] = {}
     for name, part in parts_of(network).items():
         hosts.setdefault(part.module, []).append((name, part))
     for name, update in lora_updates(lora):
         if not name.startswith(GENERIC):
             yield name, update
-        elif name not in hosts:
-            yield name, update  # nobody has it, and whoever applies it will say so
+        elif name not in hosts:  # of a UNet, or nobody has it: whoever applies it will say so
+            yield unet_path(name, layers) if isinstance(layers, int) else name, update
         for own, part in hosts.get(name, ()):
             if update.up.shape[0] != part.rows:
                 yield own, update  # of another model: whoever applies it will say so
