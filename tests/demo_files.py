@@ -52,7 +52,7 @@ def shorten_training(prompt: dict) -> None:
         if node["class_type"] == "DPT_ScenePrompts":
             node["inputs"]["count"] = 12
         if node["class_type"] == "DPT_TrainAdapter":
-            node["inputs"] |= {"steps": 2, "examples": 4}
+            node["inputs"]["steps"] = 2
 
 
 def write_model_folder(target: Path, weights: Path = model.FOLDER) -> None:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from torch.nn.functional import interpolate
 
+from ...paraphrases import reordered
 from .datasets import GroundingRow, MatchingRow
 from .images import Picture, PictureSource
 from .rows import VIEW, CaptionedPictures, split_held_out
@@ -25,6 +26,9 @@ WITHOUT_BOXES = 0.9
 
 MARGIN = 0.02
 """How far a part reaches beyond the boxes in it, in sides of the picture."""
+
+REORDERED = 0.5
+"""Share of the captions of views that name their things in another order."""
 
 _SIDES = re.compile(r"\b(left|right)\b", re.IGNORECASE)
 
@@ -79,7 +83,7 @@ def with_views(data: CaptionedPictures, count: int, seed: int = 0) -> CaptionedP
     """Data with further views of every picture that is trained on, every second one mirrored.
 
     A part holds all boxes of its picture and of its hard negatives. Mirrored, *left* and *right*
-    change places in the texts.
+    change places in the texts; half of them name their things in another order.
 
     Args:
         data: captioned pictures.
@@ -110,30 +114,43 @@ def with_views(data: CaptionedPictures, count: int, seed: int = 0) -> CaptionedP
             if label[row.image] not in boxed:
                 boxed.add(label[row.image])
                 grounding += [
-                    _seen(each, label[row.image], view, sizes[row.image])
+                    _boxes_seen(each, label[row.image], view, sizes[row.image])
                     for each in named.get(row.image, ())
                 ]
             views |= {label[name]: view._replace(name=name) for name in names}
-            turned = swapped if view.mirrored else str
-            matching.append(
-                MatchingRow(
-                    label[row.image],
-                    turned(row.caption),
-                    tuple(label[name] for name in row.negative_images),
-                    tuple(turned(text) for text in row.negative_captions),
-                    row.where,
-                )
-            )
-    others = {
-        swapped(text): tuple(map(swapped, negatives)) for text, negatives in data.others.items()
-    }
+            matching.append(_texts_seen(row, label, view, rng))
     return replace(
         data,
         matching=(*matching, *held.matching),
         grounding=(*grounding, *held.grounding),
         images=Views(data.images, views),
-        others=others | dict(data.others),
+        others=_others_seen(data.others),
     )
+
+
+def _texts_seen(
+    row: MatchingRow, label: Mapping[str, str], view: View, rng: random.Random
+) -> MatchingRow:
+    """Captions that say what a view shows, half of them in another order."""
+
+    def said(text: str) -> str:
+        text = swapped(text) if view.mirrored else text
+        return reordered(text) if rng.random() < REORDERED else text
+
+    return MatchingRow(
+        label[row.image],
+        said(row.caption),
+        tuple(label[name] for name in row.negative_images),
+        tuple(map(said, row.negative_captions)),
+        row.where,
+    )
+
+
+def _others_seen(others: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """Further negatives of captions, also of those that :func:`_texts_seen` makes of them."""
+    mirrored = {swapped(text): tuple(map(swapped, negatives)) for text, negatives in others.items()}
+    ways = mirrored | dict(others)
+    return {reordered(text): negatives for text, negatives in ways.items()} | ways
 
 
 def swapped(text: str) -> str:
@@ -167,7 +184,7 @@ def _corners(box: Sequence[float], size: tuple[int, int]) -> tuple[float, ...]:
     return x / width, y / height, (x + w) / width, (y + h) / height
 
 
-def _seen(row: GroundingRow, name: str, view: View, size: tuple[int, int]) -> GroundingRow:
+def _boxes_seen(row: GroundingRow, name: str, view: View, size: tuple[int, int]) -> GroundingRow:
     """Boxes in pixels of a view; those of hard negatives' pictures do not count."""
     width, height = size
     boxes = []
