@@ -62,17 +62,37 @@ def with_self_correction(
         listener: told the scores as they come.
 
     Raises:
-        ValueError: see :func:`~nodes.host.backbones.registry.check_backbone`.
+        ValueError: see :func:`wrapped`.
     """
     model = without_self_correction(model)
     if adapter is None or correction.strength == 0:
         return model
+    return wrapped(model, adapter, KEY, SelfCorrector(adapter, correction, listener))
+
+
+class Wrappers(Protocol):
+    """What stands around a sampling run, and around each of its model calls."""
+
+    def sample(self, executor: Any, guider: Any, sigmas: torch.Tensor, extra_args: dict, *args):
+        """Around the run."""
+        ...
+
+    def apply_model(self, executor: Any, *args: Any, **inputs: Any) -> torch.Tensor:
+        """Around a call."""
+        ...
+
+
+def wrapped(model: Any, adapter: LoadedAdapter, key: str, wrappers: Wrappers) -> Any:
+    """A clone of a model with wrappers around its runs and calls, the adapter loaded beside it.
+
+    Raises:
+        ValueError: see :func:`~nodes.host.backbones.registry.check_backbone`.
+    """
     check_backbone(model, adapter.config)
-    corrector = SelfCorrector(adapter, correction, listener)
     model = model.clone()
-    model.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, KEY, corrector.sample)
-    model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, corrector.apply_model)
-    model.set_additional_models(KEY, [adapter.patcher])
+    model.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, key, wrappers.sample)
+    model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, key, wrappers.apply_model)
+    model.set_additional_models(key, [adapter.patcher])
     return model
 
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from comfy.patcher_extension import WrappersMP
 
 from ...dpt_core.correction import Correction
 from .adapter import LoadedAdapter
-from .backbones.registry import check_backbone
 from .calls import ModelCall
-from .correction import Listener, Run, without_self_correction
+from .correction import Listener, Run, without_self_correction, wrapped
 
 KEY = "dpt_plain"
 
@@ -27,17 +25,12 @@ def with_scores_read(model: Any, adapter: LoadedAdapter | None, listener: Listen
         listener: told the scores as they come.
 
     Raises:
-        ValueError: see :func:`~nodes.host.backbones.registry.check_backbone`.
+        ValueError: see :func:`~.correction.wrapped`.
     """
     model = without_self_correction(model)
     if adapter is None:
         return model
-    check_backbone(model, adapter.config)
-    reader, model = ScoreReader(adapter, listener), model.clone()
-    model.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, KEY, reader.sample)
-    model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, reader.apply_model)
-    model.set_additional_models(KEY, [adapter.patcher])
-    return model
+    return wrapped(model, adapter, KEY, ScoreReader(adapter, listener))
 
 
 class ScoreReader:
