@@ -95,4 +95,4 @@ def test_equal_calls_in_one_context_are_equal(mode, pipeline, stack):
     ) as run:
         first = sample(pipeline)
         assert torch.equal(sample(pipeline), first)
-    assert len(run.scores) == 2 * 3
+    assert len(run.scores) == 2 * (3 - (mode == "lagged"))  # which takes no gradient at the end
