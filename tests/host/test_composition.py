@@ -48,7 +48,7 @@ def test_families(family, mode, adapter):
     moved, scores = corrected(model, adapter, mode=mode)
     result = sample(moved)
     assert result.isfinite().all()
-    assert len(scores) == 4
+    assert len(scores) == 4 - (mode == "lagged")  # its last gradient would move nothing
     assert distance(result, sample(model)) > 1e-3
 
 
@@ -161,7 +161,7 @@ def test_perturbed_attention_moves_once_a_step(mode, model, adapter):
     moved, scores = corrected(model, adapter, mode=mode)
     perturbed = call(PerturbedAttentionGuidance, model=moved, scale=3.0)
     assert sample(perturbed).isfinite().all()
-    assert len(scores) == 4
+    assert len(scores) == 4 - (mode == "lagged")  # its last gradient would move nothing
 
 
 @pytest.mark.parametrize("guider", ["CFGGuider", "DualCFGGuider", "BasicGuider"])
