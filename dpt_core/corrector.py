@@ -164,9 +164,8 @@ class Corrector:
         """Whether a call at a noise level is to be corrected."""
         wanted = self.correction
         first, last = map(self._path.reached, (wanted.start_percent, wanted.end_percent))
-        index = self.step_at(sigma) + self._offset
         inside = last * (1 - ROUNDING) <= sigma <= first * (1 + ROUNDING)
-        return inside and (wanted.mode == "lagged" or index % wanted.every_n_steps == 0)
+        return inside and (wanted.mode == "lagged" or self._has_turn(sigma))
 
     def is_read(self, sigma: float) -> bool:
         """Whether a call at a noise level takes a gradient, and its score with it.
@@ -174,10 +173,8 @@ class Corrector:
         Lagged, the steps between keep the last move, and so does the last one: what its gradient
         asks for would move nothing.
         """
-        index = self.step_at(sigma) + self._offset
-        if not self.is_due(sigma) or index % self.correction.every_n_steps:
-            return False
-        return self.correction.mode != "lagged" or self._goes_on(sigma)
+        goes_on = self.correction.mode != "lagged" or self._goes_on(sigma)
+        return goes_on and self.is_due(sigma) and self._has_turn(sigma)
 
     def correct(self, rows: Rows) -> Corrected:
         """What a call that is due is to do.
@@ -210,11 +207,11 @@ class Corrector:
         there before) moves by its own gradient; the first one of a run from noise not at all, if
         another is to follow it.
         """
-        noise = Noise.of(self._path, rows.sigma, rows.x)
+        sigma, noise = float(rows.sigma[0]), Noise.of(self._path, rows.sigma, rows.x)
         before, found = self._earlier(rows)
         noisiest = float(self._path.level(rows.sigma[:1])) >= NOISIEST
-        first = not self._before.x and noisiest and self._goes_on(float(rows.sigma[0]))
-        reads = self.is_read(float(rows.sigma[0]))
+        first = not self._before.x and noisiest and self._goes_on(sigma)
+        reads = self.is_read(sigma)
         if not first and not found.all():
             scores, gradient = rows.gradients(rows.x)
             own = self._wanted(gradient, rows, noise)
@@ -223,7 +220,7 @@ class Corrector:
                 self._note(rows, scores)
         move = (before / noise.scale).to(rows.x)
         if not reads:
-            self.corrected.add(self.step_at(float(rows.sigma[0])))
+            self.corrected.add(self.step_at(sigma))
             self._keep(rows, move, before)
             return Corrected(move)
         predicted, scores, gradient = rows.predictions(rows.x + move)
@@ -233,6 +230,10 @@ class Corrector:
             after = lagged_move(None if first else before, self._wanted(gradient, rows, noise))
         self._keep(rows, move, after)
         return Corrected(move, None, predicted)
+
+    def _has_turn(self, sigma: float) -> bool:
+        """Whether a level belongs to one of every so many steps."""
+        return (self.step_at(sigma) + self._offset) % self.correction.every_n_steps == 0
 
     def _goes_on(self, sigma: float) -> bool:
         """Whether a later step of the run is to be corrected: of a few steps, or of one, it may not

@@ -7,9 +7,10 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 from .negatives import meaning, turned
-from .phrases import Parts, put, take_apart
+from .phrases import Parts, Span, put, take_apart
 
 _LINKS = re.compile(r"[\s,]*(and|is|are)?[\s,]*", re.IGNORECASE)
 """What may stand between two things, apart from their relation."""
@@ -34,7 +35,6 @@ def reordered(caption: str) -> str:
     changes = [
         (span, _put_at(span, other, parts))
         for span, other in zip(spans, reversed(spans), strict=True)
-        if span != other
     ]
     changes += zip((relation.span for relation in parts.relations), contrary, strict=True)
     sentence = put(caption, tuple(changes))
@@ -43,12 +43,11 @@ def reordered(caption: str) -> str:
 
 def _between(parts: Parts) -> list[str]:
     """What stands between neighbouring things and their relation."""
-    known = [each.span for each in (*parts.phrases, *parts.relations)]
-    ends = sorted((span[0], span[-1]) for span in known)
-    return [parts.text[end:start] for (_, end), (start, _) in zip(ends, ends[1:], strict=False)]
+    known = sorted(each.span for each in (*parts.phrases, *parts.relations))
+    return [parts.text[end:start] for (_, end), (start, _) in pairwise(known)]
 
 
-def _put_at(span: tuple[int, int], other: tuple[int, int], parts: Parts) -> str:
+def _put_at(span: Span, other: Span, parts: Parts) -> str:
     """The words of another place, with a capital where a sentence begins."""
     words = parts.words(other)
     if other[0] == 0:

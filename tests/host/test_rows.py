@@ -104,4 +104,6 @@ def test_a_mixed_prompt_moves_once_a_step(mode, adapter):
     perturbed = call(nodes_pag.PerturbedAttentionGuidance, model=moved, scale=3.0)
     with texts_watched(plain_model()) as pairs:
         sample(perturbed, steps=2, **areas())
-    assert sum(len(scored) for _, scored in pairs) == (2 - (mode == "lagged")) * 3  # steps × prompts
+    assert (
+        sum(len(scored) for _, scored in pairs) == (2 - (mode == "lagged")) * 3
+    )  # steps × prompts
