@@ -140,6 +140,49 @@ def latent_scores(
 
 
 @torch.no_grad()
+def latent_errors(
+    pipeline: Any,
+    latents: torch.Tensor,
+    prompts: Sequence[str],
+    levels: Sequence[int],
+    draws: int = 1,
+    seed: int = 0,
+) -> torch.Tensor:
+    """Mean squared error of what the model itself predicts, told the prompt.
+
+    All pictures share each draw of noise, so that their errors compare.
+
+    Args:
+        pipeline: a diffusers pipeline.
+        latents: `[N, C, h, w]` scaled latents of finished pictures.
+        prompts: one per picture.
+        levels: `T` noise levels in [0, 999].
+        draws: noise draws to average over, ≥ 1.
+        seed: of the noise.
+
+    Returns:
+        `[T, N]` float32, ≥ 0, on the CPU.
+
+    Raises:
+        ValueError: a number is out of range, or the model predicts something unknown.
+    """
+    for level in levels:
+        check_reading(level, draws)
+    backbone = backbone_of(pipeline)
+    inputs = backbone.conditioning(prompts, latents.shape[-2:])
+    found = torch.zeros(len(levels), len(latents))
+    for row, level in enumerate(levels):
+        for one in noise_draws(latents, draws, seed):
+            noise = one.expand_as(latents)
+            call = noised(backbone, latents, noise, level, inputs)
+            predicted = backbone.run(backbone.module, call).float()
+            clean, added = backbone.packed(latents), backbone.packed(noise)
+            error = predicted - backbone.target(clean, added, call.sigmas())
+            found[row] += error.square().flatten(1).mean(1).cpu() / draws
+    return found
+
+
+@torch.no_grad()
 def matching_scores(
     pipeline: Any,
     adapter: DiscriminativeAdapter,

@@ -29,7 +29,7 @@ from ..training.discrimination import (
 )
 from ..training.lora import add_lora, lora_of
 from ..training.preview import box_preview
-from ..training.reward_tuning import mean_reward, tune_by_reward
+from ..training.reward_tuning import mean_score, tune_by_reward
 from ..training.rewards import RewardPrompt
 from ..training.whitening import whitened_input
 from .datasets import tuning_prompts
@@ -126,7 +126,7 @@ def tune_by_score(space: Workspace) -> Tensors:
     some = prompts[:: recipe.strength_every]
 
     def figure(tuned: Any) -> float:
-        return mean_reward(pipeline, tuned, checkpoint, some, config)
+        return mean_score(pipeline, tuned, checkpoint, some, config)
 
     made = tune_by_reward(pipeline, checkpoint, prompts, space.folder / "tuning", config, figure)
     tuned = {f"adapter.{key}": value for key, value in adapter.state_dict().items()}

@@ -19,6 +19,10 @@ from .rewards import LEVELS as REWARD_LEVELS
 from .rewards import RewardPrompt, advantages
 from .tuning_settings import STRENGTHS
 
+METHOD = 2
+"""Of what a run is made; 2: the model's own error counts beside the score. Runs of another are
+refused."""
+
 
 @dataclass(frozen=True)
 class RewardConfig:

@@ -33,8 +33,8 @@ from ..lora import strengthened
 from .backbone import Backbone
 from .loop import train
 from .lora import add_lora, load_lora, lora_of
-from .reward_task import RewardConfig, ScoredPictures, ScoreWeightedTask
-from .rewards import RewardPrompt, read_prompts, rewards
+from .reward_task import METHOD, RewardConfig, ScoredPictures, ScoreWeightedTask
+from .rewards import Reading, RewardPrompt, mean_scores, read_prompts, read_rewards
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ def tune_from_folder(
         raise ValueError(f"{prompts}: expected at least 2 prompts, one of them to tell by; got 1")
 
     def figure(tuned: Any) -> float:
-        return mean_reward(pipeline, tuned, checkpoint, aside, config)
+        return mean_score(pipeline, tuned, checkpoint, aside, config)
 
     made = tune_by_reward(pipeline, checkpoint, rest, output, config, figure)
     path = output / CHECKPOINT
@@ -138,14 +138,14 @@ def tune_from_folder(
     return path
 
 
-def mean_reward(
+def mean_score(
     pipeline: Any,
     tuned: Any,
     checkpoint: Checkpoint,
     prompts: Sequence[RewardPrompt],
     config: RewardConfig,
 ) -> float:
-    """Mean reward of one plain picture of each prompt, from seeds that no round draws from."""
+    """Mean score of one plain picture of each prompt, from seeds that no round draws from."""
     found = []
     for first in range(0, len(prompts), config.prompts_at_once):
         some = prompts[first : first + config.prompts_at_once]
@@ -156,14 +156,15 @@ def mean_reward(
         texts = [prompt.text for prompt in some]
         latents = generate_latents(tuned, texts, seeds, config.sampling)
         found.append(
-            rewards(pipeline, checkpoint.adapter, latents, some, config.levels, seed=first)
+            mean_scores(pipeline, checkpoint.adapter, latents, some, config.levels, seed=first)
         )
     return float(torch.cat(found).mean())
 
 
 def _settle(folder: Path, prompts: Sequence[RewardPrompt], config: RewardConfig) -> None:
     """Keep the settings, or refuse others than those that are there."""
-    ours = json.loads(json.dumps({"prompts": [asdict(p) for p in prompts], **asdict(config)}))
+    told = {"method": METHOD, "prompts": [asdict(p) for p in prompts], **asdict(config)}
+    ours = json.loads(json.dumps(told))
     path = folder / "config.json"
     with process_state().main_process_first():
         if not path.exists():
@@ -192,13 +193,15 @@ def _draw(
         path = _part(folder, part)
         if not path.exists():
             some = prompts[part : part + config.prompts_at_once]
-            latents, reward = _candidates(pipeline, drawing, checkpoint, some, config, number, part)
-            write_tensors(path, {"latents": latents.half(), "rewards": reward})
+            latents, found = _candidates(pipeline, drawing, checkpoint, some, config, number, part)
+            write_tensors(path, {"latents": latents.half(), **found._asdict()})
             logger.info("round %d: %d of %d prompts", number, part + len(some), len(prompts))
     state.wait_for_everyone()
     made = [load_file(_part(folder, part)) for part in parts]
-    latents, reward = (torch.cat([each[key] for each in made]) for key in ("latents", "rewards"))
-    return ScoredPictures(latents, reward, prompts)
+    latents, *read = (
+        torch.cat([each[key] for each in made]) for key in ("latents", *Reading._fields)
+    )
+    return ScoredPictures(latents, Reading(*read).joined(), prompts)
 
 
 def _part(folder: Path, part: int) -> Path:
@@ -213,8 +216,8 @@ def _candidates(
     config: RewardConfig,
     number: int,
     first: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Latents `[P, K, C, h, w]` and rewards `[P, K]` of a few prompts.
+) -> tuple[torch.Tensor, Reading]:
+    """Latents `[P, K, C, h, w]` of a few prompts, and how good they are, `[P, K]`.
 
     No candidate is corrected: correction raises the score of wrong pictures too.
     """
@@ -225,8 +228,9 @@ def _candidates(
         for candidate in range(config.candidates)
     ]
     latents = generate_latents(drawing, [row.text for row in rows], seeds, config.sampling)
-    found = rewards(pipeline, checkpoint.adapter, latents, rows, config.levels, seed=first)
-    return tuple(each.unflatten(0, (len(prompts), -1)).cpu() for each in (latents, found))
+    found = read_rewards(pipeline, checkpoint.adapter, latents, rows, config.levels, seed=first)
+    shape = (len(prompts), -1)
+    return latents.unflatten(0, shape).cpu(), Reading(*(e.unflatten(0, shape) for e in found))
 
 
 def _tune(

@@ -6,17 +6,20 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from ..adapter import DiscriminativeAdapter
-from ..reading import latent_scores
+from ..reading import latent_errors, latent_scores
 from .data.examples import DataError
 from .data.lines import location, read_lines, shorten, text_field
 
 LEVELS = (350, 350, 550)
 """Noise levels at which a picture is scored, each with its own noise; the mean is its reward."""
+
+ERROR_LEVELS, ERROR_DRAWS = (500, 700), 2
+"""Noise levels at which the model's own denoising error of a picture is read, and draws of each."""
 
 CLIP = 1.5
 """Standard deviations at which an advantage is cut off."""
@@ -75,7 +78,50 @@ def _parse(text: str, where: str) -> RewardPrompt:
     return RewardPrompt(text_field(record, "prompt", where).strip(), tuple(negatives))
 
 
-def rewards(
+class Reading(NamedTuple):
+    """How good pictures are for their prompts, each `[N]` or `[P, K]` float32.
+
+    Attributes:
+        scores: by the adapter: the score, less the mean score of the prompt's negatives.
+        errors: by the model itself: its denoising error. It knows malformed things, which the
+            adapter was never shown.
+    """
+
+    scores: torch.Tensor
+    errors: torch.Tensor
+
+    def joined(self) -> torch.Tensor:
+        """Of `[P, K]` pictures, what tuning learns from: both weigh the same."""
+        return standard(self.scores) - standard(self.errors)
+
+
+def read_rewards(
+    pipeline: Any,
+    adapter: DiscriminativeAdapter,
+    latents: torch.Tensor,
+    prompts: Sequence[RewardPrompt],
+    levels: Sequence[int],
+    seed: int,
+) -> Reading:
+    """Read finished pictures.
+
+    Args:
+        pipeline: the untuned model, which the adapter was trained on.
+        adapter: the adapter.
+        latents: `[N, C, h, w]` scaled latents of finished pictures.
+        prompts: one per picture.
+        levels: timesteps to read scores at, each with its own noise; the mean is taken.
+        seed: of the noise, which all pictures share.
+
+    Returns:
+        `[N]` each, on the CPU.
+    """
+    texts = [prompt.text for prompt in prompts]
+    errors = latent_errors(pipeline, latents, texts, ERROR_LEVELS, ERROR_DRAWS, seed)
+    return Reading(mean_scores(pipeline, adapter, latents, prompts, levels, seed), errors.mean(0))
+
+
+def mean_scores(
     pipeline: Any,
     adapter: DiscriminativeAdapter,
     latents: torch.Tensor,
@@ -83,19 +129,7 @@ def rewards(
     levels: Sequence[int],
     seed: int,
 ) -> torch.Tensor:
-    """How good pictures are for their prompts: the score, less the mean score of the negatives.
-
-    Args:
-        pipeline: the untuned model, which the adapter was trained on.
-        adapter: the adapter.
-        latents: `[N, C, h, w]` scaled latents of finished pictures.
-        prompts: one per picture.
-        levels: timesteps to read at, each with its own noise; the mean is taken.
-        seed: of the noise, which all pictures share.
-
-    Returns:
-        `[N]` float32 on the CPU.
-    """
+    """The scores `[N]` of :func:`read_rewards` alone."""
 
     def mean_score(latents: torch.Tensor, texts: Sequence[str]) -> torch.Tensor:
         each = [
@@ -114,11 +148,24 @@ def rewards(
     return found
 
 
-def advantages(rewards: torch.Tensor) -> torch.Tensor:
-    """How much better pictures are than the others of their prompt.
+def standard(values: torch.Tensor) -> torch.Tensor:
+    """How much more than the others of their prompt, in deviations.
 
     The unit is the deviation over all prompts, not that of each: where all candidates are good, or
     all bad, there is little to learn, and what there is is mostly noise.
+
+    Args:
+        values: `[P, K]` of `K` pictures of each of `P` prompts.
+
+    Returns:
+        `[P, K]`, the mean over each prompt 0.
+    """
+    better = values - values.mean(dim=1, keepdim=True)
+    return better / better.square().mean().sqrt().clamp(min=torch.finfo(better.dtype).tiny)
+
+
+def advantages(rewards: torch.Tensor) -> torch.Tensor:
+    """How much better pictures are than the others of their prompt.
 
     Args:
         rewards: `[P, K]` of `K` pictures of each of `P` prompts.
@@ -126,6 +173,4 @@ def advantages(rewards: torch.Tensor) -> torch.Tensor:
     Returns:
         `[P, K]` in [-1, 1], the mean over each prompt near 0.
     """
-    better = rewards - rewards.mean(dim=1, keepdim=True)
-    spread = better.square().mean().sqrt().clamp(min=torch.finfo(better.dtype).tiny)
-    return (better / spread).clamp(-CLIP, CLIP) / CLIP
+    return standard(rewards).clamp(-CLIP, CLIP) / CLIP

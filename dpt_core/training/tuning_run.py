@@ -27,8 +27,8 @@ from .features import in_shards
 from .loop import CHECKPOINT as STATE
 from .loop import Interrupted, train
 from .observer import Observer
-from .reward_task import ScoredPicture, ScoredPictures
-from .rewards import RewardPrompt
+from .reward_task import METHOD, ScoredPicture, ScoredPictures
+from .rewards import Reading, RewardPrompt
 from .state import read_losses, settle
 from .tuning_settings import TuneSettings
 
@@ -51,8 +51,12 @@ class Studio(Protocol):
         """`[count, ...]` latents as a VAE encodes them, on the CPU, with the LoRA as it is now."""
         ...
 
-    def rewards(self, latents: torch.Tensor, prompt: str) -> torch.Tensor:
-        """How good pictures are for a prompt, `[N]` on the CPU, by the untuned model."""
+    def scores(self, latents: torch.Tensor, prompt: str) -> torch.Tensor:
+        """Alignment scores of pictures, `[N]` on the CPU, read on the untuned model."""
+        ...
+
+    def errors(self, latents: torch.Tensor, prompt: str) -> torch.Tensor:
+        """The untuned model's denoising errors of pictures, `[N]` on the CPU."""
         ...
 
     def denoised(
@@ -99,7 +103,7 @@ class Tuned:
         lora: under its names in checkpoints, at the strength that was best.
         strength: that strength, of the LoRA as it was learned.
         rows: losses by step.
-        before, after: mean reward of the development prompts' pictures, from the same seeds.
+        before, after: mean score of the development prompts' pictures, from the same seeds.
         prompts: those prompts.
         pictures: their latents without the LoRA and with it, `[2, P, ...]`.
     """
@@ -144,7 +148,7 @@ class TuningRun:
             raise ValueError(
                 f"expected at least 2 different prompts, one of them to tell by; got {len(prompts)}"
             )
-        settings = asdict(self.settings) | {"prompts": prompts, **self.about}
+        settings = asdict(self.settings) | {"method": METHOD, "prompts": prompts, **self.about}
         ours = json.loads(json.dumps(settings))
         settle(self.folder / "settings.json", ours, "Delete it, or take another run name", free=())
         self._aside = prompts[::DEVELOPMENT]
@@ -155,16 +159,18 @@ class TuningRun:
             prompt = rest[indices.start]
             seed = self._seed(str(indices.start))
             latents = studio.draw(prompt, seed, self.settings.candidates)
-            return {"latents": latents.half(), "rewards": studio.rewards(latents, prompt)}
+            read = Reading(studio.scores(latents, prompt), studio.errors(latents, prompt))
+            return {"latents": latents.half(), **read._asdict()}
 
         def progress(done: int) -> None:
             self.observer.progress(f"drew for {done} of {len(rest)} prompts", done, len(rest))
 
         made = list(in_shards(self.folder / "drawn", len(rest), 1, make, progress))
-        latents, reward = (
-            torch.stack([one[key] for one in made]) for key in ("latents", "rewards")
+        latents, *read = (
+            torch.stack([one[key] for one in made]) for key in ("latents", *Reading._fields)
         )
-        return ScoredPictures(latents, reward, [RewardPrompt(prompt) for prompt in rest])
+        worth = Reading(*read).joined()
+        return ScoredPictures(latents, worth, [RewardPrompt(prompt) for prompt in rest])
 
     def train(self, studio: Studio, drawn: ScoredPictures) -> None:
         """Train the LoRA, or take it up from the folder.
@@ -208,7 +214,7 @@ class TuningRun:
         for strength in (0.0, *self.settings.strengths):
             studio = tuned(strengthened(lora, strength)) if strength else untuned
             side = self._side(strength, studio)
-            one = [untuned.rewards(latent[None], text)
+            one = [untuned.scores(latent[None], text)
                    for latent, text in zip(side, self._aside, strict=True)]  # fmt: skip
             sides.append(side)
             figures.append(float(torch.cat(one).mean()))

@@ -121,6 +121,20 @@ class HostPasses(comfy.samplers.Sampler):
         del self._denoised
         return torch.stack(rows)
 
+    def compared(
+        self,
+        clean: torch.Tensor,
+        noise: torch.Tensor,
+        levels: torch.Tensor,
+        texts: Sequence[str],
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Clean predictions `[R, ...]` of noised latents, what they should be, and how a prediction
+        of the network counts in them, `[R, 1, ...]`."""
+        x, sigmas = self.noised(clean, noise, levels)
+        found = self.denoised(x, sigmas, texts).float()
+        target = self.model.process_latent_in(clean.to(self.device).float())
+        return found, target, self.noise.unit(sigmas, x)
+
     def call(self, x: torch.Tensor, sigmas: torch.Tensor, texts: Sequence[str]) -> None:
         """Have the host call the model on rows with a text each, all of one group."""
         entries = comfy.sampler_helpers.convert_cond(self._texts.joined(texts))

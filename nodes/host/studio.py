@@ -24,9 +24,10 @@ from nodes import common_ksampler  # the host's nodes.py: ours is a relative imp
 from ...dpt_core.checkpoint import Checkpoint
 from ...dpt_core.fingerprints import fingerprint
 from ...dpt_core.lora import GENERIC, lora_key
+from ...dpt_core.reading import noise_draws
 from ...dpt_core.training.loop import Interrupted
 from ...dpt_core.training.observer import Observer
-from ...dpt_core.training.rewards import LEVELS
+from ...dpt_core.training.rewards import ERROR_DRAWS, ERROR_LEVELS, LEVELS
 from ...dpt_core.training.tuning_run import Tuned, TuningRun
 from ...dpt_core.training.tuning_settings import TuneSettings
 from .adapter import LoadedAdapter, managed
@@ -117,13 +118,32 @@ class HostStudio:
         )  # fmt: skip
         return drawn["samples"].cpu().float()
 
-    def rewards(self, latents: torch.Tensor, prompt: str) -> torch.Tensor:
+    def scores(self, latents: torch.Tensor, prompt: str) -> torch.Tensor:
         positive = self._encode(prompt)
         each = [
             measure(self._untuned, self.adapter, latents, positive, level, 1, seed).mean(0)
             for seed, level in enumerate(LEVELS)
         ]
         return torch.stack(each).mean(0).float().cpu().clone()
+
+    def errors(self, latents: torch.Tensor, prompt: str) -> torch.Tensor:
+        each: list[torch.Tensor] = []
+        rows = torch.arange(len(latents)).repeat(ERROR_DRAWS)
+        noise = noise_draws(latents, ERROR_DRAWS, 0).repeat_interleave(len(latents), dim=0)
+
+        @torch.no_grad()
+        def work(passes: HostPasses) -> None:
+            for level in ERROR_LEVELS:
+                levels = torch.full_like(rows, level)
+                texts = [prompt] * len(rows)
+                found, target, unit = passes.compared(latents[rows], noise, levels, texts)
+                error = ((found - target) / unit).square().flatten(1).mean(1)
+                each.extend(error.cpu().view(ERROR_DRAWS, -1))
+
+        texts = HostTexts(self._encode, backbone_of(self._untuned.model))
+        texts.add(prompt)
+        with_passes(self._untuned, texts, latents[:1], work)
+        return torch.stack(each).mean(0)
 
 
 class TrainedLora:
@@ -172,10 +192,7 @@ class TrainedLora:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         self._on = tuned
         with torch.set_grad_enabled(tuned):
-            x, sigmas = self._passes.noised(clean, noise, levels)
-            found = self._passes.denoised(x, sigmas, texts)
-        target = self._passes.model.process_latent_in(clean.to(self.device).float())
-        return found.float(), target, self._passes.noise.unit(sigmas, x)
+            return self._passes.compared(clean, noise, levels, texts)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         return {

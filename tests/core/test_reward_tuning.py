@@ -9,12 +9,13 @@ import shutil
 import pytest
 import torch
 from benchmark_runs import invoke
+from safetensors.torch import load_file
 
 from dpt_core.checkpoint import load_checkpoint
 from dpt_core.lora import lora_key, merge_lora, strengthened
 from dpt_core.losses import score_weighted_loss
 from dpt_core.training.data.examples import DataError
-from dpt_core.training.rewards import RewardPrompt, advantages, read_prompts
+from dpt_core.training.rewards import Reading, RewardPrompt, advantages, read_prompts
 
 
 def test_loss_has_the_gradient_of_the_published_one():
@@ -37,6 +38,17 @@ def test_advantages_compare_within_a_prompt_and_scale_over_all():
     torch.testing.assert_close(found.sum(1), torch.zeros(2), atol=1e-5, rtol=0)
     assert found[0, 2] > 0.5 > 0.1 > found[1, 1] > 0
     assert found.abs().max() <= 1
+
+
+def test_score_and_error_weigh_the_same_whatever_their_units():
+    scores = torch.tensor([[0.1, 0.3, 0.5, 0.7]])
+    errors = torch.tensor([[4000.0, 2000.0, 3000.0, 1000.0]])
+    joined = Reading(scores, errors).joined()
+    unit = (0.05**0.5) / 0.6  # deviation of the scores, of the first one's twice 0.3
+    torch.testing.assert_close(joined * unit, torch.tensor([[-1.0, 0.0, 0.0, 1.0]]))
+    torch.testing.assert_close(joined, Reading(scores, errors / 1e6).joined())
+    alone = Reading(scores, torch.ones(1, 4)).joined()
+    torch.testing.assert_close(advantages(alone), advantages(scores))
 
 
 def test_prompts_of_both_kinds(tmp_path):
@@ -128,6 +140,20 @@ def test_a_strengthened_lora_is_the_lora_at_that_strength():
     merge_lora(thrice, lora, 3.0)
     torch.testing.assert_close(once["ff"].weight, thrice["ff"].weight)
     assert not torch.equal(once["ff"].weight, layer["ff"].weight)
+
+
+def test_what_is_drawn_is_read_by_adapter_and_model(whole):
+    found = load_file(next((whole / "round-1" / "drawn").iterdir()))
+    assert found["scores"].shape == found["errors"].shape == found["latents"].shape[:2]
+    assert (found["errors"] > 0).all() and len(found["errors"].unique()) > 1
+
+
+def test_a_run_of_another_method_is_refused(arguments, whole, tmp_path):
+    older = tmp_path / "older"
+    shutil.copytree(whole, older)
+    told = json.loads((older / "config.json").read_text())
+    (older / "config.json").write_text(json.dumps({k: v for k, v in told.items() if k != "method"}))
+    assert "other settings (method)" in invoke(*arguments, "--output", older, code=2)
 
 
 def test_other_settings_are_refused(arguments, whole):

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
-from functools import cache
+from functools import cache, partial
 from types import SimpleNamespace
 
 import folder_paths
 import pytest
 import torch
+from demo_files import demo_folder
+from dpt_pack.dpt_core.demo.architectures import DIT
+from dpt_pack.dpt_core.demo.architectures import UNET as UNET_DEMO
+from dpt_pack.dpt_core.demo.load import load_demo as load_for_diffusers
 from dpt_pack.dpt_core.training.loop import Interrupted
 from dpt_pack.dpt_core.training.observer import Observer
+from dpt_pack.dpt_core.training.rewards import LEVELS, RewardPrompt, read_rewards
 from dpt_pack.dpt_core.training.tuning_settings import STRENGTHS, TuneSettings
 from dpt_pack.nodes.host.backbones.registry import backbone_of
+from dpt_pack.nodes.host.demo import load_demo
+from dpt_pack.nodes.host.encode import encode_prompt
 from dpt_pack.nodes.host.lora import with_lora
 from dpt_pack.nodes.host.passes import with_passes
 from dpt_pack.nodes.host.studio import HostStudio, TrainedLora, projections, tune
@@ -174,3 +181,23 @@ def test_the_node(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="at least 2 different prompts"):
         node.execute(tiny_model(UNET), tiny_clip(), tiny_vae(), tiny_adapter(),
                      **{**inputs, "prompts": "one", "run_name": "other"})  # fmt: skip
+
+
+@pytest.mark.parametrize("architecture", [UNET_DEMO, DIT])
+def test_pictures_are_read_as_in_diffusers(architecture, tmp_path):
+    """Scores and errors of the same pictures, with the weights that ship."""
+    folder = demo_folder(tmp_path, architecture)
+    demo = load_demo(folder, architecture)
+    latents = torch.randn(3, 4, 16, 16, generator=torch.Generator().manual_seed(5))
+    prompt, encode = "a red circle left of a blue square", partial(encode_prompt, demo.clip)
+    raw = demo.model.model.process_latent_out(latents)
+    studio = HostStudio(demo.model, demo.adapter, encode, {"samples": raw[:1]}, 2, 2.0)
+    errors, scores = studio.errors(raw, prompt), studio.scores(raw, prompt)
+    with torch.inference_mode(False):
+        there = load_for_diffusers(folder, architecture)
+        found = read_rewards(
+            there.pipeline, there.checkpoint.adapter, latents, [RewardPrompt(prompt)] * 3,
+            LEVELS, 0,
+        )  # fmt: skip
+    torch.testing.assert_close(errors, found.errors, rtol=2e-3, atol=1e-4)
+    torch.testing.assert_close(scores, found.scores, rtol=0, atol=2e-3)
