@@ -48,7 +48,7 @@ class Recipe:
             steps=800, batch_size=64, learning_rate=2e-3, schedule="cosine", warmup=10,
             betas=(0.9, 0.99), weight_decay=0.0, ema=0.98, precision="bf16", save_every=100,
         ),
-        sampling=Sampling(8, 2.5), earliest=300,
+        sampling=Sampling(8, 2.5), earliest=300, errors=1.0,
     )  # fmt: skip
     recognition: float = 4.0
     calibration: float = 2.0

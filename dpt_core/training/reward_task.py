@@ -17,7 +17,7 @@ from .config import LoopConfig
 from .lora import ATTENTION, FEED_FORWARD
 from .rewards import LEVELS as REWARD_LEVELS
 from .rewards import RewardPrompt, advantages
-from .tuning_settings import STRENGTHS
+from .tuning_settings import ERRORS, STRENGTHS
 
 METHOD = 2
 """Of what a run is made; 2: the model's own error counts beside the score. Runs of another are
@@ -33,7 +33,8 @@ class RewardConfig:
         rounds: of draw, score, tune; the best by the development figure is kept.
         sampling: how candidates are drawn; without correction.
         candidates: per prompt and round.
-        levels: timesteps at which a picture is scored, the mean of which is its reward.
+        levels: timesteps at which a picture is scored, the mean of which is its score.
+        errors: how much the model's own denoising error weighs against the score.
         earliest: least timestep that is trained; layouts form above.
         anchored: share of a batch without caption, held to the untuned prediction: guidance
             multiplies only what the caption changes.
@@ -52,6 +53,7 @@ class RewardConfig:
     sampling: Sampling = field(default_factory=Sampling)
     candidates: int = 8
     levels: tuple[int, ...] = REWARD_LEVELS
+    errors: float = ERRORS
     earliest: int = 500
     anchored: float = 1 / 8
     rank: int = 16

@@ -201,7 +201,7 @@ def _draw(
     latents, *read = (
         torch.cat([each[key] for each in made]) for key in ("latents", *Reading._fields)
     )
-    return ScoredPictures(latents, Reading(*read).joined(), prompts)
+    return ScoredPictures(latents, Reading(*read).joined(config.errors), prompts)
 
 
 def _part(folder: Path, part: int) -> Path:

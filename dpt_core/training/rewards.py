@@ -90,9 +90,13 @@ class Reading(NamedTuple):
     scores: torch.Tensor
     errors: torch.Tensor
 
-    def joined(self) -> torch.Tensor:
-        """Of `[P, K]` pictures, what tuning learns from: both weigh the same."""
-        return standard(self.scores) - standard(self.errors)
+    def joined(self, errors: float) -> torch.Tensor:
+        """Of `[P, K]` pictures, what tuning learns from.
+
+        Args:
+            errors: how much they weigh against the scores, both in deviations; ≥ 0.
+        """
+        return standard(self.scores) - errors * standard(self.errors)
 
 
 def read_rewards(

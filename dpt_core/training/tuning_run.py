@@ -169,7 +169,7 @@ class TuningRun:
         latents, *read = (
             torch.stack([one[key] for one in made]) for key in ("latents", *Reading._fields)
         )
-        worth = Reading(*read).joined()
+        worth = Reading(*read).joined(self.settings.errors)
         return ScoredPictures(latents, worth, [RewardPrompt(prompt) for prompt in rest])
 
     def train(self, studio: Studio, drawn: ScoredPictures) -> None:

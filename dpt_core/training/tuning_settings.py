@@ -11,6 +11,11 @@ from .config import MOST, LoopConfig
 STRENGTHS = (1.0, 2.0, 3.0, 4.0)
 """Of a LoRA, that are tried: what is learned points the right way, but stops short of what pays."""
 
+ERRORS = 0.5
+"""How much a model's own denoising error weighs against the score. On the demo's two models this
+tells right from wrong pictures of a prompt better than the score alone, and better than 0.25 or 1
+on both together."""
+
 
 @dataclass(frozen=True)
 class TuneSettings:
@@ -25,6 +30,7 @@ class TuneSettings:
         earliest: least noise level that is trained; layouts form above.
         anchored: share of a batch without prompt, held to the untuned prediction.
         strengths: of the LoRA, of which the best is kept.
+        errors: how much the model's own denoising error weighs against the score.
 
     Raises:
         ValueError: a setting is out of range.
@@ -43,6 +49,7 @@ class TuneSettings:
     earliest: int = 500
     anchored: float = 1 / 8
     strengths: tuple[float, ...] = STRENGTHS
+    errors: float = ERRORS
 
     def __post_init__(self) -> None:
         check_settings(self)

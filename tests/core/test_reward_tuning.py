@@ -40,15 +40,15 @@ def test_advantages_compare_within_a_prompt_and_scale_over_all():
     assert found.abs().max() <= 1
 
 
-def test_score_and_error_weigh_the_same_whatever_their_units():
+def test_score_and_error_join_whatever_their_units():
     scores = torch.tensor([[0.1, 0.3, 0.5, 0.7]])
     errors = torch.tensor([[4000.0, 2000.0, 3000.0, 1000.0]])
-    joined = Reading(scores, errors).joined()
+    joined = Reading(scores, errors).joined(1.0)
     unit = (0.05**0.5) / 0.6  # deviation of the scores, of the first one's twice 0.3
     torch.testing.assert_close(joined * unit, torch.tensor([[-1.0, 0.0, 0.0, 1.0]]))
-    torch.testing.assert_close(joined, Reading(scores, errors / 1e6).joined())
-    alone = Reading(scores, torch.ones(1, 4)).joined()
-    torch.testing.assert_close(advantages(alone), advantages(scores))
+    torch.testing.assert_close(joined, Reading(scores, errors / 1e6).joined(1.0))
+    for alone in (Reading(scores, torch.ones(1, 4)).joined(1.0), Reading(scores, errors).joined(0)):
+        torch.testing.assert_close(advantages(alone), advantages(scores))
 
 
 def test_prompts_of_both_kinds(tmp_path):
