@@ -10,7 +10,10 @@ from torch import nn
 from .config import LoopConfig
 
 FASTER = 3.0
-"""Muon's rate against AdamW's, both in AdamW's terms. Chosen for the demo's transformer."""
+"""Muon's rate against AdamW's, both in AdamW's terms. Chosen for the demo's transformer; adapters have it, too."""
+
+BLOCKS = ("blocks.", "encoder.layers.", "decoder.layers.")
+"""What blocks of transformers are called: those of diffusers, and the adapter's."""
 
 
 class MuonAndAdamW(torch.optim.Optimizer):
@@ -54,7 +57,8 @@ def new_optimizer(task: nn.Module, config: LoopConfig) -> torch.optim.Optimizer:
         return torch.optim.AdamW([each for _, each in trained], **_adamw(config))
     groups: tuple[list[nn.Parameter], ...] = [], []
     for name, each in trained:
-        matrix = each.ndim == 2 and "blocks." in name and "norm" not in name
+        inside = any(block in name for block in BLOCKS)
+        matrix = each.ndim == 2 and inside and "norm" not in name
         groups[0 if matrix else 1].append(each)
     return MuonAndAdamW(*groups, config)
 

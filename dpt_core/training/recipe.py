@@ -26,7 +26,7 @@ class Recipe:
         views: of each picture at most, see :func:`~.data.views.with_views`.
         others: recognise among further hard negatives of each caption, too.
         lean: towards low noise levels, see :class:`~.features.NoisedExamples`.
-        learning_rate, schedule, warmup: of the optimiser.
+        learning_rate, schedule, warmup, optimizer: see :class:`~.config.LoopConfig`.
     """
 
     encoder_layers: int
@@ -41,6 +41,7 @@ class Recipe:
     learning_rate: float
     schedule: str
     warmup: int
+    optimizer: str
 
     def weights(self) -> LossWeights:
         """Coefficients of the losses."""
@@ -58,6 +59,7 @@ class Recipe:
             warmup=min(self.warmup, settings.steps // 10),
             seed=settings.seed,
             save_every=settings.save_every or max(1, settings.steps // 10),
+            optimizer=self.optimizer,
         )
 
     def adapter(
@@ -100,8 +102,8 @@ SMALL = {"width": 128, "feed_forward": 512, "grounding_queries": 20, "classes": 
 """Sizes for models as narrow as the demo's."""
 
 RECIPES = {
-    "recommended": Recipe(2, 0.0, 4.0, 2.0, True, True, 3, True, 1.5, 1e-3, "cosine", 100),
-    "published": Recipe(1, 0.1, 0.0, 0.0, False, False, 1, False, 1.0, 1e-4, "constant", 0),
+    "recommended": Recipe(2, 0.0, 4.0, 2.0, True, True, 3, True, 1.5, 7e-4, "cosine", 100, "muon"),
+    "published": Recipe(1, 0.1, 0.0, 0.0, False, False, 1, False, 1.0, 1e-4, "constant", 0, "adamw"),
 }
 """By name, the default first. *recommended* is how the demo's adapter was made, and what helps
 where pictures are few; *published* has the paper's losses, sizes and rate."""
@@ -140,13 +142,13 @@ class RunSettings:
         "from wrong best. Or up1, block7, …",
     )
     steps: int = setting(
-        4000,
+        8000,
         "Steps of training. The paper has 60,000 with 48 pictures each.",
         minimum=1, maximum=10_000_000,
     )  # fmt: skip
     batch_size: int = setting(
-        16,
-        "Examples in a step. More is better, as far as memory goes.",
+        8,
+        "Examples in a step. Many small steps teach more than few large ones.",
         minimum=2, maximum=1024,
     )  # fmt: skip
     learning_rate: float = setting(

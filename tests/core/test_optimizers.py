@@ -8,10 +8,13 @@ import pytest
 import torch
 from toy_training import CONFIG, Noise, Regression, losses
 
+from dpt_core.adapter import DiscriminativeAdapter
+from dpt_core.config import AdapterConfig
 from dpt_core.demo.transformer import new_transformer
 from dpt_core.training.config import LoopConfig
 from dpt_core.training.loop import Interrupted, train
 from dpt_core.training.optimizers import FASTER, MuonAndAdamW, new_optimizer
+from dpt_core.training.recipe import RECIPES
 
 MUON = replace(CONFIG, optimizer="muon")
 
@@ -38,6 +41,17 @@ def test_muon_takes_the_matrices_of_blocks():
     assert len(muon["params"]) == 8 * 12 - 3
     assert muon["lr"] == pytest.approx(FASTER * MUON.learning_rate)
     assert adamw["lr"] == MUON.learning_rate
+
+
+def test_muon_takes_the_matrices_of_an_adapter():
+    """Two of attention and two of feed-forward in each layer of the encoder, two more of the
+    decoder's cross-attention; embeddings and answers are AdamW's."""
+    adapter = DiscriminativeAdapter(
+        AdapterConfig(in_channels=8, text_width=8, width=8, heads=2, encoder_layers=2)
+    )
+    muon, _ = new_optimizer(adapter, MUON).param_groups
+    assert len(muon["params"]) == 2 * 4 + 6
+    assert RECIPES["recommended"].optimizer == "muon" and RECIPES["published"].optimizer == "adamw"
 
 
 def test_every_parameter_moves_once():
