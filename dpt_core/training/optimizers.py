@@ -10,7 +10,8 @@ from torch import nn
 from .config import LoopConfig
 
 FASTER = 3.0
-"""Muon's rate against AdamW's, both in AdamW's terms. Chosen for the demo's transformer; adapters have it, too."""
+"""Muon's rate against AdamW's, both in AdamW's terms. Chosen for the demo's transformer; adapters
+have it, too."""
 
 BLOCKS = ("blocks.", "encoder.layers.", "decoder.layers.")
 """What blocks of transformers are called: those of diffusers, and the adapter's."""

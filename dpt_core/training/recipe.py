@@ -103,8 +103,10 @@ SMALL = {"width": 128, "feed_forward": 512, "grounding_queries": 20, "classes": 
 
 RECIPES = {
     "recommended": Recipe(2, 0.0, 4.0, 2.0, True, True, 3, True, 1.5, 7e-4, "cosine", 100, "muon"),
-    "published": Recipe(1, 0.1, 0.0, 0.0, False, False, 1, False, 1.0, 1e-4, "constant", 0, "adamw"),
-}
+    "published": Recipe(
+        1, 0.1, 0.0, 0.0, False, False, 1, False, 1.0, 1e-4, "constant", 0, "adamw"
+    ),
+}  # fmt: skip
 """By name, the default first. *recommended* is how the demo's adapter was made, and what helps
 where pictures are few; *published* has the paper's losses, sizes and rate."""
 
