@@ -1,9 +1,10 @@
 """Score-weighted tuning: a LoRA that makes a model draw what the adapter finds right.
 
 Rounds of draw, score, tune. Several pictures are drawn for each prompt; the frozen adapter scores
-them on the untuned model; the LoRA learns to make the better ones likelier and the worse ones less
-likely (:mod:`dpt_core.losses.score_weighted`), and is strengthened as far as that pays. Needs
-prompts only.
+them on the untuned model, whose own denoising error counts, too (:mod:`.rewards`); the LoRA learns
+to make the better ones likelier and the worse ones less likely
+(:mod:`dpt_core.losses.score_weighted`), and is strengthened as far as that pays. Needs prompts
+only.
 
 A run lives in a folder: `round-N/drawn` (a file for each few prompts), `round-N/tuning` (a run of
 :mod:`dpt_core.training.loop`), `round-N/dpt.safetensors` (as learned) and `development.json`.
