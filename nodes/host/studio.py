@@ -128,17 +128,16 @@ class HostStudio:
 
     def errors(self, latents: torch.Tensor, prompt: str) -> torch.Tensor:
         each: list[torch.Tensor] = []
-        rows = torch.arange(len(latents)).repeat(ERROR_DRAWS)
-        noise = noise_draws(latents, ERROR_DRAWS, 0).repeat_interleave(len(latents), dim=0)
+        draws = noise_draws(latents, ERROR_DRAWS, 0)
 
         @torch.no_grad()
         def work(passes: HostPasses) -> None:
             for level in ERROR_LEVELS:
-                levels = torch.full_like(rows, level)
-                texts = [prompt] * len(rows)
-                found, target, unit = passes.compared(latents[rows], noise, levels, texts)
-                error = ((found - target) / unit).square().flatten(1).mean(1)
-                each.extend(error.cpu().view(ERROR_DRAWS, -1))
+                levels, texts = torch.full((len(latents),), level), [prompt] * len(latents)
+                for one in draws:  # not together: no more rows than were drawn
+                    noise = one.expand_as(latents)
+                    found, target, unit = passes.compared(latents, noise, levels, texts)
+                    each.append(((found - target) / unit).square().flatten(1).mean(1).cpu())
 
         texts = HostTexts(self._encode, backbone_of(self._untuned.model))
         texts.add(prompt)
