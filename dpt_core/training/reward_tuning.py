@@ -35,7 +35,7 @@ from .backbone import Backbone
 from .loop import train
 from .lora import add_lora, load_lora, lora_of
 from .reward_task import METHOD, RewardConfig, ScoredPictures, ScoreWeightedTask
-from .rewards import Reading, RewardPrompt, mean_scores, read_prompts, read_rewards
+from .rewards import Reading, RewardPrompt, read_prompts, reward_errors, reward_scores
 
 logger = logging.getLogger(__name__)
 
@@ -157,7 +157,7 @@ def mean_score(
         texts = [prompt.text for prompt in some]
         latents = generate_latents(tuned, texts, seeds, config.sampling)
         found.append(
-            mean_scores(pipeline, checkpoint.adapter, latents, some, config.levels, seed=first)
+            reward_scores(pipeline, checkpoint.adapter, latents, some, config.levels, seed=first)
         )
     return float(torch.cat(found).mean())
 
@@ -229,9 +229,11 @@ def _candidates(
         for candidate in range(config.candidates)
     ]
     latents = generate_latents(drawing, [row.text for row in rows], seeds, config.sampling)
-    found = read_rewards(pipeline, checkpoint.adapter, latents, rows, config.levels, seed=first)
+    scores = reward_scores(pipeline, checkpoint.adapter, latents, rows, config.levels, seed=first)
+    errors = reward_errors(pipeline, latents, rows, seed=first)
     shape = (len(prompts), -1)
-    return latents.unflatten(0, shape).cpu(), Reading(*(e.unflatten(0, shape) for e in found))
+    latents, *read = (each.unflatten(0, shape).cpu() for each in (latents, scores, errors))
+    return latents, Reading(*read)
 
 
 def _tune(

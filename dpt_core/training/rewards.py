@@ -99,33 +99,7 @@ class Reading(NamedTuple):
         return standard(self.scores) - errors * standard(self.errors)
 
 
-def read_rewards(
-    pipeline: Any,
-    adapter: DiscriminativeAdapter,
-    latents: torch.Tensor,
-    prompts: Sequence[RewardPrompt],
-    levels: Sequence[int],
-    seed: int,
-) -> Reading:
-    """Read finished pictures.
-
-    Args:
-        pipeline: the untuned model, which the adapter was trained on.
-        adapter: the adapter.
-        latents: `[N, C, h, w]` scaled latents of finished pictures.
-        prompts: one per picture.
-        levels: timesteps to read scores at, each with its own noise; the mean is taken.
-        seed: of the noise, which all pictures share.
-
-    Returns:
-        `[N]` each, on the CPU.
-    """
-    texts = [prompt.text for prompt in prompts]
-    errors = latent_errors(pipeline, latents, texts, ERROR_LEVELS, ERROR_DRAWS, seed)
-    return Reading(mean_scores(pipeline, adapter, latents, prompts, levels, seed), errors.mean(0))
-
-
-def mean_scores(
+def reward_scores(
     pipeline: Any,
     adapter: DiscriminativeAdapter,
     latents: torch.Tensor,
@@ -133,7 +107,19 @@ def mean_scores(
     levels: Sequence[int],
     seed: int,
 ) -> torch.Tensor:
-    """The scores `[N]` of :func:`read_rewards` alone."""
+    """The scores of finished pictures, less the mean scores of their negatives.
+
+    Args:
+        pipeline: the untuned model, which the adapter was trained on.
+        adapter: the adapter.
+        latents: `[N, C, h, w]` scaled latents of finished pictures.
+        prompts: one per picture.
+        levels: timesteps to read at, each with its own noise; the mean is taken.
+        seed: of the noise, which all pictures share.
+
+    Returns:
+        `[N]` float32 on the CPU.
+    """
 
     def mean_score(latents: torch.Tensor, texts: Sequence[str]) -> torch.Tensor:
         each = [
@@ -150,6 +136,14 @@ def mean_scores(
         total = torch.zeros(len(prompts)).index_add(0, rows, wrong)
         found = found - total / torch.bincount(rows, minlength=len(prompts)).clamp(min=1)
     return found
+
+
+def reward_errors(
+    pipeline: Any, latents: torch.Tensor, prompts: Sequence[RewardPrompt], seed: int
+) -> torch.Tensor:
+    """The untuned model's denoising errors of finished pictures, `[N]` as :func:`reward_scores`."""
+    texts = [prompt.text for prompt in prompts]
+    return latent_errors(pipeline, latents, texts, ERROR_LEVELS, ERROR_DRAWS, seed).mean(0)
 
 
 def standard(values: torch.Tensor) -> torch.Tensor:

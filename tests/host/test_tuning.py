@@ -15,7 +15,7 @@ from dpt_pack.dpt_core.demo.architectures import UNET as UNET_DEMO
 from dpt_pack.dpt_core.demo.load import load_demo as load_for_diffusers
 from dpt_pack.dpt_core.training.loop import Interrupted
 from dpt_pack.dpt_core.training.observer import Observer
-from dpt_pack.dpt_core.training.rewards import LEVELS, RewardPrompt, read_rewards
+from dpt_pack.dpt_core.training.rewards import LEVELS, RewardPrompt, reward_errors, reward_scores
 from dpt_pack.dpt_core.training.tuning_settings import STRENGTHS, TuneSettings
 from dpt_pack.nodes.host.backbones.registry import backbone_of
 from dpt_pack.nodes.host.demo import load_demo
@@ -195,9 +195,8 @@ def test_pictures_are_read_as_in_diffusers(architecture, tmp_path):
     errors, scores = studio.errors(raw, prompt), studio.scores(raw, prompt)
     with torch.inference_mode(False):
         there = load_for_diffusers(folder, architecture)
-        found = read_rewards(
-            there.pipeline, there.checkpoint.adapter, latents, [RewardPrompt(prompt)] * 3,
-            LEVELS, 0,
-        )  # fmt: skip
-    torch.testing.assert_close(errors, found.errors, rtol=2e-3, atol=1e-4)
-    torch.testing.assert_close(scores, found.scores, rtol=0, atol=2e-3)
+        asked, reader = [RewardPrompt(prompt)] * 3, there.checkpoint.adapter
+        theirs = reward_scores(there.pipeline, reader, latents, asked, LEVELS, 0)
+        hard = reward_errors(there.pipeline, latents, asked, 0)
+    torch.testing.assert_close(errors, hard, rtol=2e-3, atol=1e-4)
+    torch.testing.assert_close(scores, theirs, rtol=0, atol=2e-3)
