@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -66,6 +67,8 @@ class RewardConfig:
         for name, least in (("rounds", 1), ("candidates", 2), ("prompts_at_once", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}; got {getattr(self, name)}")
+        if not 0 <= self.errors < math.inf:
+            raise ValueError(f"errors must be a number of at least 0; got {self.errors:g}")
         if self.sampling.corrects:
             raise ValueError("candidates are drawn without correction: it misleads the score")
 

@@ -15,6 +15,7 @@ from dpt_core.checkpoint import load_checkpoint
 from dpt_core.lora import lora_key, merge_lora, strengthened
 from dpt_core.losses import score_weighted_loss
 from dpt_core.training.data.examples import DataError
+from dpt_core.training.reward_task import RewardConfig
 from dpt_core.training.rewards import Reading, RewardPrompt, advantages, read_prompts
 
 
@@ -146,6 +147,18 @@ def test_what_is_drawn_is_read_by_adapter_and_model(whole):
     found = load_file(next((whole / "round-1" / "drawn").iterdir()))
     assert found["scores"].shape == found["errors"].shape == found["latents"].shape[:2]
     assert (found["errors"] > 0).all() and len(found["errors"].unique()) > 1
+
+
+def test_errors_that_weigh_nothing_are_not_read(arguments, tmp_path):
+    invoke(*arguments, "--errors", "0", "--output", tmp_path)
+    found = load_file(next((tmp_path / "round-1" / "drawn").iterdir()))
+    assert found["scores"].any() and not found["errors"].any()
+
+
+@pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
+def test_a_weight_of_errors_that_cannot_be_is_refused(weight):
+    with pytest.raises(ValueError, match="errors must be a number of at least 0; got"):
+        RewardConfig(errors=weight)
 
 
 def test_a_run_of_another_method_is_refused(arguments, whole, tmp_path):

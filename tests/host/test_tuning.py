@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import cache, partial
 from types import SimpleNamespace
 
@@ -41,12 +42,12 @@ def latent_of(family: str) -> torch.Tensor:
     return torch.zeros((1, 4, 16, 16) if family == UNET else shape_for(family, 1, (8, 8)))
 
 
-def run(family, folder, model=None, observer=None):
+def run(family, folder, model=None, observer=None, settings=SETTINGS):
     model = model or toy_model(family)
     adapter = tiny_adapter() if family == UNET else adapter_for(family)
     latent = {"samples": latent_of(family)}
     studio = HostStudio(model, adapter, cache(encode_for(family)), latent, 2, 2.0)
-    return tune(studio, PROMPTS, SETTINGS, folder, observer or Observer())
+    return tune(studio, PROMPTS, settings, folder, observer or Observer())
 
 
 def with_model(family, model, work) -> None:
@@ -148,6 +149,12 @@ def test_the_best_strength_stays(tmp_path):
         strength = found.strength if side == "up" else 1.0
         torch.testing.assert_close(value, learned[f"{path}.lora_{side}.weight"] * strength)
     assert len(list((tmp_path / "development").iterdir())) == 1 + len(STRENGTHS)
+
+
+def test_errors_that_weigh_nothing_are_not_read(tmp_path):
+    run(UNET, tmp_path, settings=replace(SETTINGS, errors=0.0))
+    found = load_file(next((tmp_path / "drawn").iterdir()))
+    assert found["scores"].any() and not found["errors"].any()
 
 
 @pytest.mark.parametrize("where", ["drew for 2", "step 3 ", "drawing with the LoRA at strength 2"])

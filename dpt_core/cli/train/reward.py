@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
+from ...training.tuning_settings import ERRORS
 from ..options import Positive
 from .options import LoopOptions, Output, TrainDevice, carry_out, training_device
 
@@ -24,6 +26,7 @@ def reward(
     rounds: Positive = 1,
     candidates: Positive = 8,
     rank: Positive = 16,
+    errors: Annotated[float, Parameter(validator=Number(gte=0))] = ERRORS,
     control: Annotated[bool, Parameter(negative=())] = False,
     device: TrainDevice = "auto",
 ) -> None:
@@ -45,6 +48,8 @@ def reward(
         rounds: Of drawing, scoring and tuning; they end when one did not help.
         candidates: Pictures per prompt and round.
         rank: Rank of the LoRA.
+        errors: How much the model's own denoising error of a picture weighs against its score; 0
+            does not read it.
         control: Learn all pictures alike, whatever their score, to compare with.
     """
     device = training_device(device)
@@ -54,7 +59,7 @@ def reward(
 
     config = RewardConfig(
         loop=loop.over(RewardConfig().loop, device),
-        rounds=rounds, candidates=candidates, rank=rank, control=control,
-        sampling=Sampling(draw_steps, guidance),
+        rounds=rounds, candidates=candidates, rank=rank, errors=errors,
+        control=control, sampling=Sampling(draw_steps, guidance),
     )  # fmt: skip
     carry_out(tune_from_folder, model, adapter, prompts, output, config, device)
