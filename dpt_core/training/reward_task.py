@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -13,12 +12,13 @@ from torch.utils.data import Dataset
 
 from ..generation import Sampling
 from ..losses import denoising_loss, score_weighted_loss
+from ..settings import check_number
 from .backbone import LEVELS, Backbone
 from .config import LoopConfig
 from .lora import ATTENTION, FEED_FORWARD
 from .rewards import LEVELS as REWARD_LEVELS
 from .rewards import RewardPrompt, advantages
-from .tuning_settings import ERRORS, STRENGTHS
+from .tuning_settings import ERRORS, MOST_ERRORS, STRENGTHS
 
 METHOD = 2
 """Of what a run is made; 2: the model's own error counts beside the score. Runs of another are
@@ -67,8 +67,7 @@ class RewardConfig:
         for name, least in (("rounds", 1), ("candidates", 2), ("prompts_at_once", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}; got {getattr(self, name)}")
-        if not 0 <= self.errors < math.inf:
-            raise ValueError(f"errors must be a number of at least 0; got {self.errors:g}")
+        check_number("errors", self.errors, 0.0, MOST_ERRORS)
         if self.sampling.corrects:
             raise ValueError("candidates are drawn without correction: it misleads the score")
 

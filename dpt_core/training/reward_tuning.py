@@ -230,11 +230,11 @@ def _candidates(
     ]
     latents = generate_latents(drawing, [row.text for row in rows], seeds, config.sampling)
     scores = reward_scores(pipeline, checkpoint.adapter, latents, rows, config.levels, seed=first)
-    errors = torch.zeros_like(scores)
-    if config.errors:  # else nobody asks, and they cost as much as the scores
-        errors = reward_errors(pipeline, latents, rows, seed=first)
+    read = Reading.of(
+        scores, lambda: reward_errors(pipeline, latents, rows, seed=first), config.errors
+    )
     shape = (len(prompts), -1)
-    latents, *read = (each.unflatten(0, shape).cpu() for each in (latents, scores, errors))
+    latents, *read = (each.unflatten(0, shape).cpu() for each in (latents, *read))
     return latents, Reading(*read)
 
 

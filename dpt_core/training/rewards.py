@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -89,6 +89,11 @@ class Reading(NamedTuple):
 
     scores: torch.Tensor
     errors: torch.Tensor
+
+    @classmethod
+    def of(cls, scores: torch.Tensor, errors: Callable[[], torch.Tensor], weight: float) -> Reading:
+        """Scores, and errors where they weigh anything: they cost more to read than the scores."""
+        return cls(scores, errors() if weight else torch.zeros_like(scores))
 
     def joined(self, errors: float) -> torch.Tensor:
         """Of `[P, K]` pictures, what tuning learns from.

@@ -159,11 +159,12 @@ class TuningRun:
             prompt = rest[indices.start]
             seed = self._seed(str(indices.start))
             latents = studio.draw(prompt, seed, self.settings.candidates)
-            scores = studio.scores(latents, prompt)
-            errors = torch.zeros_like(scores)
-            if self.settings.errors:
-                errors = studio.errors(latents, prompt)
-            return {"latents": latents.half(), **Reading(scores, errors)._asdict()}
+            read = Reading.of(
+                studio.scores(latents, prompt),
+                lambda: studio.errors(latents, prompt),
+                self.settings.errors,
+            )
+            return {"latents": latents.half(), **read._asdict()}
 
         def progress(done: int) -> None:
             self.observer.progress(f"drew for {done} of {len(rest)} prompts", done, len(rest))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..settings import check_settings, setting
+from ..settings import check_number, check_settings, setting
 from .config import MOST, LoopConfig
 
 STRENGTHS = (1.0, 2.0, 3.0, 4.0)
@@ -15,6 +15,9 @@ ERRORS = 0.5
 """How much a model's own denoising error weighs against the score. On the demo's two models this
 tells right from wrong pictures of a prompt better than the score alone, and better than 0.25 or 1
 on both together."""
+
+MOST_ERRORS = 1000.0
+"""From far below that on the score no longer counts."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class TuneSettings:
 
     def __post_init__(self) -> None:
         check_settings(self)
+        check_number("errors", self.errors, 0.0, MOST_ERRORS)
         self.loop()
 
     def loop(self) -> LoopConfig:

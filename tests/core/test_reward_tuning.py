@@ -17,6 +17,7 @@ from dpt_core.losses import score_weighted_loss
 from dpt_core.training.data.examples import DataError
 from dpt_core.training.reward_task import RewardConfig
 from dpt_core.training.rewards import Reading, RewardPrompt, advantages, read_prompts
+from dpt_core.training.tuning_settings import TuneSettings
 
 
 def test_loss_has_the_gradient_of_the_published_one():
@@ -156,9 +157,10 @@ def test_errors_that_weigh_nothing_are_not_read(arguments, tmp_path):
 
 
 @pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
-def test_a_weight_of_errors_that_cannot_be_is_refused(weight):
-    with pytest.raises(ValueError, match="errors must be a number of at least 0; got"):
-        RewardConfig(errors=weight)
+@pytest.mark.parametrize("kind", [RewardConfig, TuneSettings])
+def test_a_weight_of_errors_that_cannot_be_is_refused(kind, weight):
+    with pytest.raises(ValueError, match="errors must be a number from 0 to 1000; got"):
+        kind(errors=weight)
 
 
 def test_a_run_of_another_method_is_refused(arguments, whole, tmp_path):

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-from cyclopts.validators import Number
 
 from ...training.tuning_settings import ERRORS
 from ..options import Positive
@@ -26,7 +25,7 @@ def reward(
     rounds: Positive = 1,
     candidates: Positive = 8,
     rank: Positive = 16,
-    errors: Annotated[float, Parameter(validator=Number(gte=0))] = ERRORS,
+    errors: float = ERRORS,
     control: Annotated[bool, Parameter(negative=())] = False,
     device: TrainDevice = "auto",
 ) -> None:
