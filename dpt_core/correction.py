@@ -44,7 +44,7 @@ class Correction:
     """
 
     strength: float = setting(
-        40.0,
+        50.0,
         "How far the latent moves along the score's gradient (the paper's guidance factor, "
         "published value 0.5). Larger corrects more; 0 switches it off at no cost.",
         minimum=0.0, maximum=10_000.0, step=0.05,
@@ -55,7 +55,7 @@ class Correction:
         minimum=0.0, maximum=1.0, step=0.01,
     )  # fmt: skip
     end_percent: float = setting(
-        0.6,
+        0.5,
         "Where correction ends. The paper corrects to 1; the layout forms early, so an earlier end "
         "saves time.",
         minimum=0.0, maximum=1.0, step=0.01,
@@ -76,7 +76,7 @@ class Correction:
         "annealed",
         "published: the paper's step, strength times the gradient. normalised: the gradient's "
         "direction with a length of its own (try strength 0.02 to 0.1). annealed: strength times "
-        "the gradient times the share of noise (try 10 to 50).",
+        "the gradient times the share of noise (try 20 to 80).",
         choices=RULES,
     )
     inner_steps: int = setting(
@@ -131,7 +131,7 @@ CUSTOM = "custom"
 
 PRESETS = {
     "balanced": Correction(),
-    "fast": Correction(end_percent=0.8, every_n_steps=2),
+    "fast": Correction(40.0, end_percent=0.8, every_n_steps=2),
     "published": Correction(0.5, 0.0, 1.0, 1, "exact", "published", 1),
 }
 """Settings by name, the default first: from a sweep in the shapes world, and the paper's."""
