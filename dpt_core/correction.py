@@ -131,7 +131,7 @@ CUSTOM = "custom"
 
 PRESETS = {
     "balanced": Correction(),
-    "fast": Correction(40.0, end_percent=0.8, every_n_steps=2),
+    "fast": Correction(end_percent=0.6, every_n_steps=2),
     "published": Correction(0.5, 0.0, 1.0, 1, "exact", "published", 1),
 }
 """Settings by name, the default first: from a sweep in the shapes world, and the paper's."""

@@ -25,7 +25,7 @@ def correction_inputs(*others: str, about: str = "") -> list[io.Input]:
         options=[*PRESETS, *others, CUSTOM],
         default=next(iter(PRESETS)),
         tooltip="balanced: strength 50, lagged, in the first half of the steps; the one to begin "
-        "with. fast: in the first 80%, with a gradient at every second step. published: as in the "
+        "with. fast: in the first 60%, with a gradient at every second step. published: as in the "
         f"paper. {about}custom: the settings below appear, and count.",
     )
     # For the front end; not every host takes it as an argument.
