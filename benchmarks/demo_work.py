@@ -74,18 +74,18 @@ def denoising(device: str, batch: int = 16) -> dict[str, Run]:
 
 
 def probing(device: str, batch: int = 4) -> dict[str, Run]:
-    """A step of probing; `plain` is the six truncated passes of the frozen UNet it needs."""
+    """A step of probing; `plain` is the seven truncated passes of the frozen UNet it needs."""
     pipeline, _ = _demo(device)
     backbone = Backbone.of(pipeline)
     adapter = DiscriminativeAdapter(model.ADAPTER).to(device)
     phrases = PhraseEncoder(backbone.tokenizer, backbone.text_encoder)
     task = DiscriminationTask(backbone, adapter, phrases, denoise=False, latents=True)
-    latents = torch.randn(batch + 1, 2, 4, 16, 16)
+    latents = torch.randn(batch + 1, 3, 4, 16, 16)
     pairs = Pairs(ShapesMatching(latents), ShapesGrounding(latents))
     examples = collate([pairs[index] for index in range(batch)])
-    noisy = torch.randn(6 * batch, 4, 16, 16, device=device)
-    inputs = backbone.read(["a red circle"] * (6 * batch)).inputs
-    call = BackboneCall(noisy, torch.full((6 * batch,), 500, device=device), inputs)
+    noisy = torch.randn(7 * batch, 4, 16, 16, device=device)
+    inputs = backbone.read(["a red circle"] * (7 * batch)).inputs
+    call = BackboneCall(noisy, torch.full((7 * batch,), 500, device=device), inputs)
 
     reader = backbone_of(pipeline)
 

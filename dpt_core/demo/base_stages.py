@@ -46,7 +46,7 @@ def finetune_autoencoder(space: Workspace) -> Tensors:
     data = Crops(ENDLESS, 128, SEED + 1)
     space.train("autoencoder_finetuning", task, data, space.recipe.autoencoder_finetuning)
     sample = PairPictures(space.recipe.sample, SEED + 2)
-    pictures = torch.cat([sample[index] for index in range(len(sample))])
+    pictures = torch.cat([sample[index][:2] for index in range(len(sample))])
     whiten(task.vae, pictures, model.LATENT_SCALE)
     return task.vae.state_dict()
 
@@ -62,7 +62,7 @@ def shipped_autoencoder(space: Workspace) -> Tensors:
 
 
 def encode_pictures(space: Workspace) -> Tensors:
-    """Latents of both pictures of every pair, `latents` `[pairs, 2, 4, 16, 16]` float16."""
+    """Latents of the pictures of every pair, `latents` `[pairs, 3, 4, 16, 16]` float16."""
     vae = space.load("autoencoder_finetuning", model.new_vae()).eval()
 
     def encode(indices: range) -> Tensors:
@@ -71,7 +71,7 @@ def encode_pictures(space: Workspace) -> Tensors:
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=not slow_bf16()):
             for pictures in progress(loader, "latents"):
                 means = vae.encode(pictures.flatten(0, 1)).latent_dist.mean
-                latents.append((means * model.LATENT_SCALE).unflatten(0, (-1, 2)).half())
+                latents.append((means * model.LATENT_SCALE).unflatten(0, (len(pictures), -1)).half())
         return {"latents": torch.cat(latents)}
 
     return space.shared("latents", encode, space.recipe.pairs)

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from ..evaluation.shapes import FINAL, HELD_OUT, TUNING, shapes_source
 from ..shapes.caption import CATEGORIES, Caption, hard_negative, imagine, phrase, word
+from ..shapes.faults import faulty_picture
 from ..shapes.pairs import scene_pair
 from ..shapes.scene import CANVAS, compose, render
 from ..training.data.examples import GroundingExample, MatchingExample
@@ -100,7 +101,10 @@ class Crops(Dataset[torch.Tensor]):
 
 
 class PairPictures(Dataset[torch.Tensor]):
-    """Both pictures of each pair, `[2, 3, 128, 128]` in [-1, 1]: what latents are made of."""
+    """The pictures of each pair, `[3, 3, 128, 128]` in [-1, 1]: what latents are made of.
+
+    Its scene, the wrong scene, and the scene with a fault.
+    """
 
     def __init__(self, size: int, seed: int = 0) -> None:
         self.size, self.seed = size, seed
@@ -109,15 +113,16 @@ class PairPictures(Dataset[torch.Tensor]):
         return self.size
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        pair = scene_pair(self.seed, index)
-        return torch.stack([to_tensor(render(scene)) for scene in (pair.scene, pair.wrong_scene)])
+        pair, rng = scene_pair(self.seed, index), random.Random(f"fault-{self.seed}-{index}")
+        pictures = render(pair.scene), render(pair.wrong_scene), faulty_picture(pair.scene, rng)
+        return torch.stack([to_tensor(picture) for picture in pictures])
 
 
 class _PairDataset(Dataset):
     """Pairs with their pictures, or with their latents in place of pictures.
 
     Args:
-        pictures: `[2, C, h, w]` for each pair: a :class:`PairPictures`, or a tensor of latents.
+        pictures: `[3, C, h, w]` for each pair: a :class:`PairPictures`, or a tensor of latents.
         seed: of the scenes.
     """
 
@@ -142,13 +147,14 @@ class ShapesDenoising(_PairDataset):
 
 
 class ShapesMatching(_PairDataset):
-    """Matching examples; the random third comes from another pair."""
+    """Matching examples; the random third comes from another pair, the fourth has a fault."""
 
     def __getitem__(self, index: int) -> MatchingExample:
         rng = random.Random(f"random-{self._seed}-{index}")
         other = (index + rng.randrange(1, len(self))) % len(self)
         pair = scene_pair(self._seed, index)
-        images = torch.cat((self._pictures[index], self._pictures[other][:1])).float()
+        own, wrong, faulty = self._pictures[index]
+        images = torch.stack((own, wrong, self._pictures[other][0], faulty)).float()
         texts = pair.text, pair.wrong_text, scene_pair(self._seed, other).text
         return MatchingExample(images, texts)
 

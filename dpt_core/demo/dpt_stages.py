@@ -49,7 +49,7 @@ TRANSFER = 1024
 def cache_features(space: Workspace) -> Tensors:
     """What probing needs of the network, which is frozen there: one pass of each example will do.
 
-    `features` `[N, 6, C, h, w]` float16, `timesteps` `[N]`, `texts` `[N, 3, D]`.
+    `features` `[N, 7, C, h, w]` float16, `timesteps` `[N]`, `texts` `[N, 3, D]`.
     """
     adapter = DiscriminativeAdapter(space.architecture.adapter)
     task = DiscriminationTask(space.trained_backbone(), adapter, latents=True)

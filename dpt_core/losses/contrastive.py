@@ -17,7 +17,8 @@ PAIRS = (
     ("random image", "own text"),
 )
 """What the adapter must see per example: the text is the backbone's context, so that every pair
-is a pass of its own. Noise and timestep are the same in all five."""
+is a pass of its own. Noise and timestep are the same in all five. Passes of further wrong images,
+each with the own text, may follow them."""
 
 
 SAME = 0.99
@@ -32,7 +33,8 @@ class MatchingPairs(NamedTuple):
 
     Attributes:
         image_queries: `[B, T, Q, D]` the own image seen with each of `T` texts.
-        text_queries: `[B, I, Q, D]` each of `I` images seen with the own text.
+        text_queries: `[B, I, Q, D]` each of `I` images seen with the own text: own, hard negative,
+            random, and further wrong ones.
         texts: `[B, T, D]` text vectors `y`: own, hard negative, random.
     """
 
@@ -42,29 +44,31 @@ class MatchingPairs(NamedTuple):
 
     @property
     def seen(self) -> torch.Tensor:
-        """Queries of the five passes in the order of :data:`PAIRS`, `[B, 5, Q, D]` float32."""
+        """Queries of all passes in the order of :data:`PAIRS`, `[B, T + I − 1, Q, D]` float32."""
         return torch.cat((self.image_queries, self.text_queries[:, 1:]), dim=1).float()
 
     @classmethod
     def from_passes(cls, queries: torch.Tensor, texts: torch.Tensor) -> MatchingPairs:
-        """Arrange the queries of five passes.
+        """Arrange the queries of five passes or more.
 
         Args:
-            queries: `[5·B, Q, D]` one pair of :data:`PAIRS` after another, each for all examples.
+            queries: `[P·B, Q, D]` one pair of :data:`PAIRS` after another, each for all examples,
+                then further wrong images with the own text.
             texts: `[B, 3, D]` own, hard and random text vectors.
 
         Raises:
-            ValueError: not five passes of `B` examples.
+            ValueError: not five or more passes of `B` examples.
         """
-        if len(queries) != len(PAIRS) * len(texts):
+        passes, rest = divmod(len(queries), len(texts))
+        if rest or passes < len(PAIRS):
             raise ValueError(
-                f"expected queries of {len(PAIRS)} passes of {len(texts)} examples; got "
+                f"expected queries of at least {len(PAIRS)} passes of {len(texts)} examples; got "
                 f"{len(queries)} rows"
             )
-        own, hard_text, random_text, hard_image, random_image = queries.chunk(len(PAIRS))
+        own, hard_text, random_text, *wrong_images = queries.chunk(passes)
         return cls(
             torch.stack((own, hard_text, random_text), dim=1),
-            torch.stack((own, hard_image, random_image), dim=1),
+            torch.stack((own, *wrong_images), dim=1),
             texts,
         )
 
@@ -111,12 +115,12 @@ def recognition_loss(
 ) -> torch.Tensor:
     """Ours, not the paper's: queries name what the image shows, whatever text it is seen with.
 
-    Of every text in the batch, each of the five passes must score highest with the one that is true
-    of its image: `−log softmax_k(scale·max_j cos(q_j, y_k))`. The published loss compares
+    Of every text in the batch, each of the first five passes must score highest with the one that
+    is true of its image (no text is known to be true of further images): `−log softmax_k(scale·max_j cos(q_j, y_k))`. The published loss compares
     three candidates, each read with its own text, and hardly moves until scores tell those apart.
 
     Args:
-        pairs: three texts and three images per example.
+        pairs: three texts and three images per example, or more images.
         logit_scale: factor on the cosines, above 0.
         others: `[M, D]` further texts that are candidates.
 
@@ -124,7 +128,7 @@ def recognition_loss(
         A scalar. Texts that say the same as the true one are no candidates.
     """
     _check(pairs)
-    seen = pairs.seen
+    seen = pairs.seen[:, : len(PAIRS)]
     passes, names = seen.shape[1], pairs.texts.shape[1]
     shown = torch.arange(passes, device=seen.device).sub(names - 1).clamp(min=0)  # 0, 0, 0, 1, 2
     queries = normalize(seen.flatten(0, 1), dim=-1)  # [5·B, Q, D]
@@ -149,7 +153,7 @@ def calibration_loss(pairs: MatchingPairs, logit_scale: torch.Tensor | float) ->
     each may have an offset of its own, and no threshold tells right from wrong.
 
     Args:
-        pairs: three texts and three images per example.
+        pairs: three texts and three images per example, or more images.
         logit_scale: factor on the cosines, above 0.
 
     Returns:
@@ -158,7 +162,7 @@ def calibration_loss(pairs: MatchingPairs, logit_scale: torch.Tensor | float) ->
     _check(pairs)
     seen = pairs.seen
     own = pairs.texts[:, :1].expand(-1, seen.shape[1] - pairs.texts.shape[1], -1)
-    texts = torch.cat((pairs.texts, own), dim=1)  # [B, 5, D]
+    texts = torch.cat((pairs.texts, own), dim=1)  # [B, T + I − 1, D]
     scores = alignment_score(seen.flatten(0, 1), texts.flatten(0, 1)).unflatten(0, texts.shape[:2])
     logits = logit_scale * (scores - THRESHOLD)
     return -(logsigmoid(logits[:, 0]).mean() + logsigmoid(-logits[:, 1:]).mean()) / 2

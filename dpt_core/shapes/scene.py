@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .caption import COLOURS, SIZES, Caption, Mention
+from .caption import COLOURS, SIZES, Caption
 
 CANVAS = 128
 """Side of a picture in pixels."""
@@ -65,13 +66,28 @@ def compose(caption: Caption, rng: random.Random) -> Scene:
     while True:
         scene: list[Thing] = []
         for mention in kinds:
-            thing = _free_place(mention, scene, rng)
+            thing = free_place(mention.shape, mention.colour, mention.size, scene, rng)
             if thing is None:
                 break
             scene.append(thing)
         else:
             if caption.relation is None or _lies_along(scene, caption.relation):
                 return tuple(scene)
+
+
+def free_place(
+    shape: str, colour: str, size: str | None, scene: Sequence[Thing], rng: random.Random
+) -> Thing | None:
+    """A thing where a scene has room for it, of any size where none is stated; None where 40 tries
+    found no room."""
+    for _ in range(40):
+        side = size or rng.choice(SIZES)
+        reach = PIXELS[side] // 2 + MARGIN
+        x, y = (rng.randint(reach, CANVAS - reach) for _ in range(2))
+        thing = Thing(shape, colour, side, x, y)
+        if not any(_touch(thing, other) for other in scene):
+            return thing
+    return None
 
 
 def offset(first: Thing, second: Thing, relation: str) -> tuple[int, int]:
@@ -107,17 +123,6 @@ def render(scene: Scene) -> np.ndarray:
         corner = thing.x - side // 2, thing.y - side // 2
         image.paste(RGB[thing.colour], corner, mask(thing.shape, side))
     return np.asarray(image)
-
-
-def _free_place(mention: Mention, scene: list[Thing], rng: random.Random) -> Thing | None:
-    for _ in range(40):
-        size = mention.size or rng.choice(SIZES)
-        reach = PIXELS[size] // 2 + MARGIN
-        x, y = (rng.randint(reach, CANVAS - reach) for _ in range(2))
-        thing = Thing(mention.shape, mention.colour, size, x, y)
-        if not any(_touch(thing, other) for other in scene):
-            return thing
-    return None
 
 
 def _touch(first: Thing, second: Thing) -> bool:

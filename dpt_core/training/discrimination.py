@@ -1,8 +1,8 @@
 """Probing and tuning (Sections 3.2 and 3.3 of arXiv 2403.04321).
 
 Per example six passes of the network share noise and timestep: one with a referring expression for
-grounding, five for matching (:data:`~dpt_core.losses.contrastive.PAIRS`). Probing trains the
-adapter on the frozen network; tuning trains it together with a LoRA, and the pass of the right pair
+grounding, five for matching (:data:`~dpt_core.losses.contrastive.PAIRS`); each further wrong image
+of an example takes one more. Probing trains the adapter on the frozen network; tuning trains it together with a LoRA, and the pass of the right pair
 also denoises.
 """
 
@@ -41,12 +41,12 @@ class AdapterBatch(NamedTuple):
 
     Attributes:
         features: `[6, B, C, h, w]` at the tap, in the passes of
-            :data:`~dpt_core.losses.contrastive.PAIRS`, then with the referring expression; without
-            that pass `[5, ...]`, where there are no boxes.
+            :data:`~dpt_core.losses.contrastive.PAIRS` and of further wrong images, then with the
+            referring expression; without that pass `[5, ...]`, where there are no boxes.
         timesteps: `[B]`.
         texts: `[B, 3 + K, D]` text vectors: own, hard negative, random, and K further negatives,
             which no pass is conditioned on.
-        grounding: examples of the sixth pass.
+        grounding: examples of the last pass, empty where there is none.
     """
 
     features: torch.Tensor
@@ -81,10 +81,10 @@ class ProbingTask(nn.Module):
         self, batch: AdapterBatch, denoising: torch.Tensor | None = None
     ) -> dict[str, torch.Tensor]:
         timesteps, features = batch.timesteps, batch.features.float()
-        matching = features[: len(PAIRS)]
+        matching = features[:-1] if batch.grounding else features
         queries = self.adapter.match(matching.flatten(0, 1), timesteps.repeat(len(matching)))
         found = phrases = targets = None
-        if len(features) > len(PAIRS):
+        if batch.grounding:
             found = self.adapter(features[-1], timesteps)
             phrases, targets = self._targets(batch.grounding, timesteps.device)
         texts = self.adapter.compared(batch.texts)
@@ -140,21 +140,22 @@ class DiscriminationTask(ProbingTask):
         return super().forward(*self.read(batch))
 
     def read(self, batch: Examples) -> tuple[AdapterBatch, torch.Tensor | None]:
-        """Run the network's six passes on fresh noise; in tuning, also give the denoising loss."""
+        """Run the network's passes on fresh noise; in tuning, also give the denoising loss."""
         matching, grounding = batch
         size = len(matching)
-        clean = self._clean(matching, grounding)  # [4, B, C, h, w]: own, hard, random, grounding
+        clean = self._clean(matching, grounding)  # [4 + F, B, C, h, w]: own, wrong ones, grounding
         noise = torch.randn_like(clean[0])
         levels = torch.randint(0, LEVELS, (size,), device=clean.device)
         texts = [example.captions[index] for index in range(3) for example in matching]
         texts += [example.caption for example in grounding]
         text = self._backbone.read(texts, clean.shape[-2:], self.adapter.config.text)
         mine, wrong, random, expression = torch.arange(4 * size).chunk(4)
-        own, hard, other, ground = clean
-        pictures = torch.cat((own, own, hard, other, ground))
-        contexts = text.select(torch.cat((wrong, random, mine, mine, expression)))
+        own, *others = clean
+        pictures = torch.cat((own, own, *others))
+        asked = (wrong, random, *[mine] * (len(others) - 1), expression)
+        contexts, passes = text.select(torch.cat(asked)), len(asked)
         call = self._backbone.noised(
-            pictures, noise.repeat(5, 1, 1, 1), levels.repeat(5), contexts.inputs
+            pictures, noise.repeat(passes, 1, 1, 1), levels.repeat(passes), contexts.inputs
         )
         tap = self.adapter.config.tap
         rest, _ = read_features(self._backbone.model, tap, call)
@@ -163,7 +164,7 @@ class DiscriminationTask(ProbingTask):
         denoising = None
         if self._denoise:
             denoising = self._backbone.denoising_loss(predicted, own, noise, call)
-        features = torch.cat((first, rest)).unflatten(0, (6, size))
+        features = torch.cat((first, rest)).unflatten(0, (1 + passes, size))
         vectors = torch.stack(text.vectors.chunk(4)[:3], dim=1)
         return AdapterBatch(features, levels, vectors, grounding), denoising
 
@@ -205,7 +206,7 @@ class CachedFeatures(Dataset):
     """Features that were kept, with their grounding examples; see :class:`AdapterBatch`.
 
     Args:
-        kept: `features` `[N, 6, C, h, w]`, `timesteps` `[N]` and `texts` `[N, 3, D]`.
+        kept: `features` `[N, P, C, h, w]`, `timesteps` `[N]` and `texts` `[N, 3, D]`.
         grounding: the data set that example n's grounding is entry n of; it starts over.
     """
 

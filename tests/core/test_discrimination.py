@@ -24,6 +24,7 @@ from dpt_core.training.backbone import Backbone, PhraseEncoder
 from dpt_core.training.discrimination import (
     CachedFeatures,
     DiscriminationTask,
+    Examples,
     Pairs,
     ProbingTask,
     collate,
@@ -31,7 +32,7 @@ from dpt_core.training.discrimination import (
 )
 from dpt_core.training.lora import add_lora, lora_of
 
-LATENTS = torch.randn(4, 2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+LATENTS = torch.randn(4, 3, 4, 16, 16, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture(scope="module")
@@ -202,6 +203,20 @@ def test_random_third_is_another_scene():
         pair = scene_pair(0, index)
         assert example.captions[:2] == (pair.text, pair.wrong_text)
         assert not torch.equal(example.images[2], example.images[0])
+        own, wrong, faulty = LATENTS[index]
+        torch.testing.assert_close(example.images[[0, 1, 3]], torch.stack((own, wrong, faulty)))
+
+
+def test_a_picture_with_a_fault_is_read_with_its_own_text(backbone):
+    adapter = DiscriminativeAdapter(model.ADAPTER)
+    task = DiscriminationTask(backbone, adapter, latents=True)
+    matching, grounding = batch()
+    alike = [each._replace(images=each.images[[0, 0, 0, 0]]) for each in matching]
+    features = task.read(Examples(alike, grounding))[0].features
+    own, hard_text, random_text, *wrong_images = features[:6]
+    for each in wrong_images:  # the same picture with the same text, whatever it is called
+        torch.testing.assert_close(each, own)
+    assert not torch.allclose(hard_text, own) and not torch.allclose(random_text, own)
 
 
 def test_probing_on_kept_features_is_probing(backbone):

@@ -195,6 +195,22 @@ def test_passes_are_arranged():
     assert pairs.text_queries.flatten(1).tolist() == [[0, 6, 8], [1, 7, 9]]
 
 
+def test_further_wrong_images():
+    """A sixth pass: one more candidate to contrast with and to calibrate by, none to recognise."""
+    passes = torch.randn(6, 2, 3, 8)
+    texts = torch.randn(2, 3, 8)
+    five = MatchingPairs.from_passes(passes[:5].flatten(0, 1), texts)
+    more = MatchingPairs.from_passes(passes.flatten(0, 1), texts)
+    torch.testing.assert_close(more.text_queries[:, 3], passes[5])
+    torch.testing.assert_close(recognition_loss(more, 9.0), recognition_loss(five, 9.0))
+    (i2t, t2i), (same, fewer) = (contrastive_loss(each, 9.0) for each in (more, five))
+    torch.testing.assert_close(i2t, same)
+    assert t2i > fewer
+    passes[5] = texts[:, :1]  # as good as right
+    fooled = MatchingPairs.from_passes(passes.flatten(0, 1), texts)
+    assert calibration_loss(fooled, 9.0) > calibration_loss(more, 9.0)
+
+
 def test_accuracy_rules():
     """A box shifted on both axes leaves empty corners in the enclosing box: where the IoU is just
     above 0.5, the generalised IoU, the published rule, is already below."""

@@ -25,6 +25,7 @@ from dpt_core.shapes.caption import (
     same,
     word,
 )
+from dpt_core.shapes.faults import faulty_picture
 from dpt_core.shapes.judge import judge, read
 from dpt_core.shapes.scene import (
     BACKGROUND,
@@ -349,6 +350,21 @@ def test_broken_pictures_never_hold():
         }
         for name, picture in broken.items():
             assert not judge(picture, caption).holds, name
+
+
+def test_pictures_with_a_fault():
+    """A caption holds for its scene and hardly ever for the scene with a fault."""
+    held, said = 0, set()
+    for number, caption in enumerate(captions(300, seed=8)):
+        scene = compose(caption, random.Random(number))
+        picture = faulty_picture(scene, random.Random(number))
+        assert picture.shape == (CANVAS, CANVAS, 3) and picture.dtype == np.uint8
+        assert np.array_equal(picture, faulty_picture(scene, random.Random(number)))
+        verdict = judge(picture, caption)
+        held += verdict.holds
+        said |= {word for failure in verdict.failures for word in failure.split()}
+    assert held <= 6
+    assert {"extra", "no", "instead", "something"} <= said  # every kind comes up
 
 
 def drawn(outline: np.ndarray, colour: np.ndarray | tuple[int, ...]) -> np.ndarray:

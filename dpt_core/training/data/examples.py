@@ -12,11 +12,11 @@ class DataError(ValueError):
 
 
 class MatchingExample(NamedTuple):
-    """Three images and three texts for image-text matching (ITM).
+    """Three images or more and three texts for image-text matching (ITM).
 
     Attributes:
         images: positive, hard negative and random image, `[3, 3, H, W]` in [-1, 1], float32; with
-            precomputed latents `[3, C, h, w]`.
+            precomputed latents `[3, C, h, w]`. Further wrong ones may follow.
         captions: texts in the same order. Only the first caption belongs to the first image; the
             other two texts are drawn for themselves and need not describe the other two images.
     """
