@@ -40,7 +40,7 @@ class Recipe:
     timestep_skew: float = 1.6
     level_mean: float = 0.4
     level_deviation: float = 1.1
-    cached_examples: int = 40960
+    cached_examples: int = 34816
     tuning_prompts: int = 1868
     strength_every: int = 20
     score_tuning: RewardConfig = RewardConfig(
