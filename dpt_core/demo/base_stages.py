@@ -71,7 +71,7 @@ def encode_pictures(space: Workspace) -> Tensors:
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=not slow_bf16()):
             for pictures in progress(loader, "latents"):
                 means = vae.encode(pictures.flatten(0, 1)).latent_dist.mean
-                latents.append((means * model.LATENT_SCALE).unflatten(0, (len(pictures), -1)).half())
+                latents.append((means * model.LATENT_SCALE).unflatten(0, pictures.shape[:2]).half())
         return {"latents": torch.cat(latents)}
 
     return space.shared("latents", encode, space.recipe.pairs)

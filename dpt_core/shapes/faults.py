@@ -46,7 +46,8 @@ def _two_colours(scene: Scene, rng: random.Random) -> np.ndarray:
     """A thing whose colour runs into another."""
     place = rng.randrange(len(scene))
     colour = rng.choice([each for each in COLOURS if each != scene[place].colour])
-    return _run_together(scene, place, replace(scene[place], colour=colour), rng.uniform(1, 12), rng)
+    other = replace(scene[place], colour=colour)
+    return _run_together(scene, place, other, rng.uniform(1, 12), rng)
 
 
 def _two_shapes(scene: Scene, rng: random.Random) -> np.ndarray:

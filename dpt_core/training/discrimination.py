@@ -2,8 +2,8 @@
 
 Per example six passes of the network share noise and timestep: one with a referring expression for
 grounding, five for matching (:data:`~dpt_core.losses.contrastive.PAIRS`); each further wrong image
-of an example takes one more. Probing trains the adapter on the frozen network; tuning trains it together with a LoRA, and the pass of the right pair
-also denoises.
+of an example takes one more. Probing trains the adapter on the frozen network; tuning trains it
+together with a LoRA, and the pass of the right pair also denoises.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from ..losses import (
     Phrases,
     probing_losses,
 )
-from ..losses.contrastive import PAIRS
 from .backbone import LEVELS, Backbone, PhraseEncoder
 from .data.examples import GroundingExample, MatchingExample
 
