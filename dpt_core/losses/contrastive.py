@@ -116,9 +116,9 @@ def recognition_loss(
     """Ours, not the paper's: queries name what the image shows, whatever text it is seen with.
 
     Of every text in the batch, each of the first five passes must score highest with the one that
-    is true of its image: `−log softmax_k(scale·max_j cos(q_j, y_k))`. Of further wrong images no true
-    text is known. The published loss compares three candidates, each read with its own text, and
-    hardly moves until scores tell those apart.
+    is true of its image: `−log softmax_k(scale·max_j cos(q_j, y_k))`. Of further wrong images no
+    true text is known. The published loss compares three candidates, each read with its own text,
+    and hardly moves until scores tell those apart.
 
     Args:
         pairs: three texts and three images per example, or more images.
