@@ -10,10 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from .caption import COLOURS, SHAPES, SIZES
-from .scene import CANVAS, MARGIN, PIXELS, Scene, Thing, free_place, render
-
-TRIES = 40
-"""Places tried for a thing that must be inside the picture."""
+from .scene import CANVAS, MARGIN, PIXELS, TRIES, Scene, Thing, free_place, render
 
 
 def faulty_picture(scene: Scene, rng: random.Random) -> np.ndarray:

@@ -21,6 +21,9 @@ PIXELS = {"small": 24, "large": 40}
 MARGIN = 4
 """Least free space between things, and to the border, in pixels."""
 
+TRIES = 40
+"""Places that are tried for a thing."""
+
 RGB = {
     "red": (214, 40, 40),
     "green": (46, 160, 67),
@@ -78,9 +81,9 @@ def compose(caption: Caption, rng: random.Random) -> Scene:
 def free_place(
     shape: str, colour: str, size: str | None, scene: Sequence[Thing], rng: random.Random
 ) -> Thing | None:
-    """A thing where a scene has room for it, of any size where none is stated; None where 40 tries
-    found no room."""
-    for _ in range(40):
+    """A thing where a scene has room for it, of any size where none is stated; None where
+    no try found room."""
+    for _ in range(TRIES):
         side = size or rng.choice(SIZES)
         reach = PIXELS[side] // 2 + MARGIN
         x, y = (rng.randint(reach, CANVAS - reach) for _ in range(2))
